@@ -1,0 +1,26 @@
+"""No test reaches a real Hub, a real cache or the user's own state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# huggingface_hub reads these once, when it is imported: a stored token must not reach a test's server.
+os.environ["HF_TOKEN_PATH"] = os.devnull
+os.environ.pop("HF_HUB_OFFLINE", None)
+
+# Port 9 ("discard") of loopback: nothing listens there, so that a connection is refused at once.
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our places, the Hugging Face cache and the Hub's address, of this test alone."""
+    monkeypatch.setenv("OWNWEIGHTS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
