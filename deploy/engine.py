@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: int | None = None
     """None: the engine takes what its memory share leaves (vLLM on a GPU)."""
     tensor_parallel: int = 1
+    gpu_memory_share: float | None = None
+    """Of each GPU's total memory, where the engine works on GPUs (vLLM's gpu-memory-utilization)."""
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):

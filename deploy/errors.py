@@ -16,6 +16,8 @@ Printed as ``error: what (where)`` and ``hint: the exact command``; a traceback 
 
 from __future__ import annotations
 
+import errno
+
 
 class OwnweightsError(Exception):
     """Base of all. ``where`` names the file, key, host or port; ``hint`` is a command or an action."""
@@ -70,3 +72,19 @@ class BusyError(OwnweightsError):
     """Another ownweights process holds what this one needs."""
 
     exit_code = 75
+
+
+def from_system(error: OSError) -> OwnweightsError:
+    """What the operating system refused, in our form: a read-only or foreign folder, a full disk."""
+    where = str(error.filename) if error.filename else None
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return UserError(
+            f"no access: {error.strerror}", where=where, hint="OWNWEIGHTS_HOME=/a/writable/folder ownweights deploy"
+        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"no disk space: {error.strerror}", where=where, hint="df -h; ownweights paths  # what lies where"
+        )
+    return OwnweightsError(
+        error.strerror or str(error), where=where, hint="OWNWEIGHTS_DEBUG=1 shows where this came from"
+    )

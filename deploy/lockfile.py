@@ -103,9 +103,9 @@ class Variant(Table, frozen=True, kw_only=True):
     tree: str
     """sha256 over the sorted lines ``path NUL size NUL sha256 LF``: one number to compare two machines by."""
     origin: Origin
-    facts: Facts
+    facts: Facts = Facts()
     files: tuple[File, ...]
-    places: tuple[Place, ...]
+    places: tuple[Place, ...] = ()
 
     @property
     def key(self) -> str:
@@ -118,6 +118,9 @@ class Model(Table, frozen=True, kw_only=True):
     name: str
     aliases: tuple[str, ...] = ()
     requested: str
+    """The source as written in models.toml."""
+    precision: str | None = None
+    """The precision asked for; None: none was."""
     catalogue: str | None = None
     reason: str | None = None
     variants: tuple[Variant, ...] = msgspec.field(name="variant")
@@ -158,6 +161,13 @@ def inputs_digest(config: Config) -> str:
     """Digest of the part of models.toml that decides what is locked: each model's source and precision."""
     wanted = [(wish.name, sorted(wish.aliases), wish.source, wish.precision) for wish in config.model]
     return "sha256:" + hashlib.sha256(json.dumps(sorted(wanted)).encode()).hexdigest()
+
+
+def is_safe(path: str) -> bool:
+    """Whether it stays below the folder it is joined to: relative, normal, no ``..``, no tricks."""
+    pure = PurePosixPath(path)
+    normal = str(pure) == path and not pure.is_absolute() and ".." not in pure.parts
+    return normal and path != "." and "\\" not in path and "\0" not in path
 
 
 def tree_digest(files: tuple[File, ...]) -> str:
@@ -204,7 +214,8 @@ def write(lock: Lock) -> str:
     """Canonical text: sorted, byte-stable, one line per file and per wheel."""
     models = tuple(_sorted(model) for model in sorted(lock.models, key=lambda model: model.name))
     engines = tuple(sorted(lock.engines, key=lambda pin: (pin.name, pin.device)))
-    tables = msgspec.to_builtins(msgspec.structs.replace(lock, models=models, engines=engines))
+    # By way of JSON, which makes lists of tuples: to_builtins leaves them as they are.
+    tables = msgspec.json.decode(msgspec.json.encode(msgspec.structs.replace(lock, models=models, engines=engines)))
     return HEADER + "\n".join(_toml(tables, ())) + "\n"
 
 
@@ -255,8 +266,7 @@ def _check_variant(model: Model, variant: Variant, where: str) -> None:
     """Path safety and well-formed hashes, before any network or write."""
     paths = [file.path for file in variant.files]
     for path in paths:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts or str(pure) != path or "\\" in path or "\0" in path:
+        if not is_safe(path):
             raise _damaged(f"unsafe path `{path}` in model `{model.name}`", where)
     if not paths or len(set(paths)) != len(paths):
         raise _damaged(f"model `{model.name}` {variant.key} has no files, or one twice", where)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deploy.errors import OwnweightsError
 
 UNKNOWN = "unknown"
+_warned: set[str] = set()
 
 
 def data(text: str) -> None:
@@ -44,8 +45,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def warn(text: str) -> None:
-    """Something the user should know, though the work goes on."""
+def warn(text: str, *, about: str | None = None) -> None:
+    """Something the user should know, though the work goes on. Loud once per subject, plain after that."""
+    if about is not None and about in _warned:
+        say(text)
+        return
+    if about is not None:
+        _warned.add(about)
     say(f"warning: {text}")
 
 

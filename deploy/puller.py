@@ -190,7 +190,10 @@ def _fill(part: Part, variant: Variant, file: File, only: str | None, meter: _Me
     failures: list[tuple[str, UserError]] = []
     for place in places.of(variant, file, only, meter.reach):
         if failures:
-            output.warn(f"`{file.path}` from {failures[-1][0]}: {failures[-1][1]}; now from {place.name}")
+            name, error = failures[-1]
+            # Other bytes than the locked ones are always loud; a place out of reach is so once.
+            about = name.split()[0] if isinstance(error, PlaceError) else None
+            output.warn(f"`{file.path}` from {name}: {error}; now from {place.name}", about=about)
         try:
             _fill_from(place, part, variant, file, meter)
         except (PlaceError, WeightsError) as error:

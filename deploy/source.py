@@ -26,8 +26,8 @@ def parse(text: str) -> Source:
     if text == "auto":
         return Source(kind="auto")
     if text.startswith("hf:"):
-        repo, _, revision = text[3:].partition("@")
-        if not REPO.fullmatch(repo) or ".." in text or (revision and not REVISION.fullmatch(revision)):
+        repo, at, revision = text[3:].partition("@")
+        if not REPO.fullmatch(repo) or ".." in text or (at and not REVISION.fullmatch(revision)):
             raise ConfigError(
                 f"`{text}` is not a Hub source", hint='write source = "hf:org/repo" or "hf:org/repo@revision"'
             )

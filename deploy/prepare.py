@@ -1,0 +1,98 @@
+"""The left half of the chain: models.toml → lock → plan → verified weights → installed engines. Idempotent."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from deploy import atomic, cache, detection, environment, output, paths, places, plan, puller, verify
+from deploy.engine import Engine
+from deploy.errors import UserError
+from deploy.lockfile import Lock, Variant
+from deploy.plan import Layout, ModelPlan, Plan
+from deploy.project import Project
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be served: written when everything is in place, read by ``serve``."""
+
+    inputs: str
+    """Digest of what it was made from (``Project.inputs``)."""
+    project: str
+    host: str
+    port: int
+    plan: Plan
+    created: int
+    """Unix seconds."""
+
+
+def layout() -> Layout:
+    """The real places on this box."""
+    return Layout(
+        weights=cache.weights,
+        environment=environment.folder,
+        sockets=paths.run_dir(),
+        state=paths.state_dir(),
+        logs=paths.logs_dir(),
+    )
+
+
+def prepare(
+    project: Project, engines: tuple[Engine, ...], *, locked: bool = False, only: str | None = None
+) -> Deployment:
+    """Everything up to, and not including, starting a process. Raises what any link raises."""
+    hardware = detection.detect(paths.hub_cache())
+    lock = project.lock(hardware, engines, locked=locked)
+    decided = plan.make(project.config, lock, hardware, engines, layout())
+    project.save(lock)
+    variants = [variant_of(lock, planned) for planned in decided.models]
+    announce(decided, variants)
+    for variant in variants:
+        verify.refuse(variant, only="changed")
+    with output.progress() as progress:
+        puller.pull(tuple(variants), only=only, progress=progress)
+    for variant in variants:
+        verify.refuse(variant)
+    for engine in engines:
+        if any((engine.name, engine.device) == (planned.engine, planned.device) for planned in decided.models):
+            environment.install(engine)
+    server = project.config.server
+    deployment = Deployment(
+        inputs=project.inputs(hardware),
+        project=str(project.folder),
+        host=server.host,
+        port=server.port,
+        plan=decided,
+        created=int(time.time()),
+    )
+    atomic.write(paths.deployment_file(), msgspec.json.encode(deployment), mode=0o600)
+    return deployment
+
+
+def read() -> Deployment:
+    """The last one that was prepared. Raises UserError where there is none."""
+    path = paths.deployment_file()
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Deployment)
+    except FileNotFoundError as error:
+        raise UserError("nothing has been deployed yet", where=str(path), hint="make deploy") from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise UserError(f"the deployment record is damaged: {error}", where=str(path), hint="make deploy") from error
+
+
+def variant_of(lock: Lock, planned: ModelPlan) -> Variant:
+    """The locked variant that a plan chose."""
+    return next(variant for variant in lock.model(planned.model).variants if variant.key == planned.variant)
+
+
+def announce(decided: Plan, variants: list[Variant]) -> None:
+    """What was decided and what will be fetched, before the first byte."""
+    for planned, variant in zip(decided.models, variants, strict=True):
+        output.say(f"plan: `{planned.model}` runs on {planned.engine} {planned.engine_version} ({planned.device})")
+        for reason in planned.because:
+            output.say(f"  because {reason}")
+        missing = puller.missing_bytes(variant)
+        if missing:
+            names = ", ".join(place.name for place in places.of(variant, variant.files[0]))
+            output.say(f"  to fetch: {output.size(missing)} of {output.size(variant.size)}, from {names}")

@@ -1,0 +1,329 @@
+import hashlib
+import json
+from contextlib import ExitStack
+
+import msgspec
+import pytest
+
+from deploy import catalog, config, hub, lockfile, locking
+from deploy.errors import ConfigError, LockError
+from deploy.lockfile import Place
+from tests import hubserver, tiny
+from tests.deploy.boxes import StubEngine
+from tests.hubserver import Repo
+
+CPU, GPU = ("gguf",), ("safetensors", "gguf")
+PINNED = [row.id for row in catalog.rows() if row.pinned]
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory):
+    return tiny.gguf(tmp_path_factory.mktemp("gguf") / "tiny-F16.gguf")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.huggingface(tmp_path_factory.mktemp("huggingface"))
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Serve repositories for the rest of the test; returns the Hub."""
+    with ExitStack() as stack:
+
+        def start(*repos):
+            server = stack.enter_context(hubserver.hub(repos))
+            monkeypatch.setenv("HF_ENDPOINT", server.url)
+            return server
+
+        yield start
+
+
+def never(_):
+    raise AssertionError("nothing is to be chosen")
+
+
+def wish(source, **keys):
+    """A models.toml of one model."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in {"name": "chat", "source": source, **keys}.items()]
+    return config.parse("\n".join(["[[model]]", *lines]))
+
+
+def lock(wanted, base, *, previous=None, engines=(), choose=never, formats=CPU, upgrade=frozenset()):
+    return locking.lock(
+        wanted, previous=previous, engines=engines, choose=choose, formats=formats, base=base, upgrade=upgrade
+    )
+
+
+def variants(wanted, base, **how):
+    """format/precision → variant of the one model."""
+    return {one.key: one for one in lock(wanted, base, **how).models[0].variants}
+
+
+def refused(call, *arguments, **keys):
+    with pytest.raises(LockError) as caught:
+        call(*arguments, **keys)
+    assert "`chat`" in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+def checkpoint(folder, repo="org/tiny", commit="a" * 40, **files):
+    """A repository of a real Hugging Face folder, with what such repositories also hold."""
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+    others = {"README.md": b"# Tiny", "pytorch_model.bin": b"pickle", "modeling_x.py": b"import os", "LICENSE": b"MIT"}
+    return Repo(repo, commit, contents | others | files)
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_a_pinned_row_needs_no_network(name, tmp_path):
+    row = catalog.find(name)
+    model = lock(wish(name), tmp_path).models[0]
+    (one,) = model.variants
+    (file,) = one.files
+    assert (model.requested, model.catalogue, model.reason) == (name, name, None)
+    assert (file.path, file.size, file.sha256) == (row.gguf[0].file, row.gguf[0].bytes, row.gguf[0].sha256)
+    assert (one.origin.repo, one.origin.commit) == (row.gguf[0].hf_repo, row.gguf[0].revision)
+    assert one.facts == row.facts
+
+
+def test_a_row_with_wheels_has_two_places(tmp_path):
+    one = variants(wish("qwen2.5-coder-0.5b"), tmp_path)["gguf/Q4_K_M"]
+    hub_place, index = one.places
+    assert hub_place == Place(kind="hub")
+    assert (index.kind, index.path, len(index.wheels)) == ("index", one.files[0].path, 6)
+    assert sum(wheel.size for wheel in index.wheels) == one.size
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path):
+    one = '[[model]]\nname = "a"\nsource = "qwen3-4b"\naliases = {}\n'
+    other = '[[model]]\nname = "b"\nsource = "qwen3-8b"\n'
+    first = lock(config.parse(one.format('["y", "x"]') + other), tmp_path)
+    second = lock(config.parse(other + one.format('["x", "y"]')), tmp_path)
+    assert lockfile.write(first) == lockfile.write(second)
+
+
+def test_what_is_returned_is_what_is_read_again(tmp_path):
+    found = lock(wish("qwen3-8b", aliases=["z", "a"]), tmp_path)
+    assert lockfile.parse(lockfile.write(found)) == found
+
+
+def test_engines_are_pinned_by_their_requirements(tmp_path):
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("xllamacpp==1.0 --hash=sha256:0\n")
+    engine = StubEngine("llamacpp", "cpu", "gguf")
+    engine.requirements = requirements
+    (pin,) = lock(wish("qwen3-8b"), tmp_path, engines=(engine,)).engines
+    assert (pin.name, pin.device, pin.version) == ("llamacpp", "cpu", "1.0")
+    assert pin.requirements == f"sha256:{sha256(requirements.read_bytes())}"
+
+
+def test_a_gpu_box_gets_both_formats_where_the_hub_answers(tmp_path, serve, folder):
+    row = catalog.find("qwen3-0.6b")
+    server = serve(checkpoint(folder, row.hf_repo, row.commit))
+    found = variants(wish(row.id), tmp_path, formats=GPU)
+    assert set(found) == {"gguf/Q8_0", "safetensors/bf16"}
+    facts = found["safetensors/bf16"].facts
+    assert (facts.parameters, facts.vllm_args) == (row.facts.parameters, row.facts.vllm_args)
+    # Of the checkpoint that is there, not of the row.
+    assert facts.context == tiny.WINDOW
+    assert facts.kv_bytes_per_token == tiny.LAYERS * tiny.KV_HEADS * 2 * tiny.HEAD * 2
+    assert not [asked for asked in server.requests if asked.path.endswith((".gguf", ".safetensors"))]
+
+
+def test_a_gpu_box_without_a_hub_gets_what_is_pinned_and_hears_of_it(tmp_path, capsys):
+    assert set(variants(wish("qwen3-0.6b"), tmp_path, formats=GPU)) == {"gguf/Q8_0"}
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_a_row_without_pins_needs_the_hub(tmp_path):
+    error = refused(lock, wish("kimi-k2.5"), tmp_path)
+    assert "cannot be reached" in error.message
+    assert error.where == hub.endpoint()
+
+
+def test_a_gguf_without_a_pin_is_refused_when_its_bytes_moved(tmp_path, serve, gguf):
+    entry = catalog.find("qwen3-32b").gguf[0]
+    serve(Repo(entry.hf_repo, "b" * 40, {entry.file: gguf}))
+    error = refused(lock, wish("qwen3-32b"), tmp_path)
+    assert entry.sha256 in error.message
+    assert sha256(gguf.read_bytes()) in error.message
+    assert error.hint == f'to accept what is there: source = "hf:{entry.hf_repo}@{"b" * 40}"'
+
+
+def test_a_gguf_without_a_pin_is_resolved_when_its_bytes_are_known(serve, gguf):
+    row = catalog.find("qwen3-32b")
+    known = msgspec.structs.replace(row.gguf[0], sha256=sha256(gguf.read_bytes()))
+    serve(Repo(known.hf_repo, "b" * 40, {known.file: gguf}))
+    (one,) = locking.of_row(msgspec.structs.replace(row, gguf=(known,)), None, CPU)
+    assert (one.origin.commit, one.precision) == ("b" * 40, "Q4_K_M")
+    assert (one.facts.context, one.facts.parameters) == (tiny.WINDOW, row.facts.parameters)
+
+
+def test_a_precision_chooses_among_what_the_row_has(tmp_path, serve, folder):
+    row = catalog.find("qwen3-0.6b")
+    assert set(variants(wish(row.id, precision="q8_0"), tmp_path, formats=GPU)) == {"gguf/Q8_0"}
+    serve(checkpoint(folder, row.hf_repo, row.commit))
+    assert set(variants(wish(row.id, precision="bf16"), tmp_path, formats=CPU)) == {"safetensors/bf16"}
+    error = refused(lock, wish(row.id, precision="Q5_K_M"), tmp_path)
+    assert "Q8_0, bf16" in error.message
+
+
+def test_an_unknown_row_names_the_nearest(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        lock(wish("qwen3-7b"), tmp_path)
+    assert "`qwen3-8b`" in caught.value.hint
+
+
+def test_a_repository_of_safetensors(tmp_path, serve, folder):
+    serve(checkpoint(folder))
+    one = variants(wish("hf:org/tiny"), tmp_path)["safetensors/bf16"]
+    assert [file.path for file in one.files] == [
+        *("LICENSE", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"),
+        "tokenizer_config.json",
+    ]
+    for file in one.files[1:]:
+        content = (folder / file.path).read_bytes()
+        assert (file.size, file.sha256) == (len(content), sha256(content))
+        assert file.git == (None if file.path.endswith(".safetensors") else hub.git_blob(content))
+    assert one.origin == lockfile.Origin(
+        kind="huggingface",
+        repo="org/tiny",
+        repo_id=one.origin.repo_id,
+        requested="main",
+        commit="a" * 40,
+        purl=f"pkg:huggingface/org/tiny@{'a' * 40}",
+        license="apache-2.0",
+        gated=False,
+    )
+    assert one.facts.chat_template == sha256(tiny.TEMPLATE.encode())
+    assert one.places == (Place(kind="hub"),)
+
+
+def test_a_small_file_that_was_changed_on_its_way_is_refused(tmp_path, serve, folder):
+    serve(checkpoint(folder)).fault("*/config.json", flip=5)
+    assert "config.json" in refused(lock, wish("hf:org/tiny"), tmp_path).message
+
+
+def test_a_repository_of_ggufs_wants_a_precision(tmp_path, serve, gguf):
+    server = serve(Repo("org/many", "a" * 40, {"m-Q4_K_M.gguf": gguf, "m-Q8_0.gguf": gguf}))
+    error = refused(lock, wish("hf:org/many"), tmp_path)
+    assert "m-Q4_K_M.gguf, m-Q8_0.gguf" in error.message
+    one = variants(wish("hf:org/many", precision="Q8_0"), tmp_path)["gguf/Q8_0"]
+    assert [file.path for file in one.files] == ["m-Q8_0.gguf"]
+    assert one.facts.context == tiny.WINDOW
+    assert server.requests[-1].path.endswith("/m-Q8_0.gguf")
+
+
+def test_a_split_gguf_is_one_variant(tmp_path, serve, gguf):
+    parts = {f"q/m-Q4_0-0000{number}-of-00002.gguf": gguf for number in (1, 2)}
+    serve(Repo("org/split", "a" * 40, parts))
+    one = variants(wish("hf:org/split"), tmp_path)["gguf/Q4_0"]
+    assert [file.path for file in one.files] == sorted(parts)
+    assert one.size == 2 * gguf.stat().st_size
+
+
+def test_a_repository_with_neither_format_is_refused(tmp_path, serve):
+    serve(Repo("org/old", "a" * 40, {"config.json": b"{}", "pytorch_model.bin": b"pickle"}))
+    assert "pickles" in refused(lock, wish("hf:org/old"), tmp_path).message
+
+
+def test_a_repository_that_needs_its_own_code_is_refused(tmp_path, serve, folder):
+    own = {"architectures": ["OwnForCausalLM"], "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}
+    serve(checkpoint(folder, **{"config.json": json.dumps(own).encode()}))
+    assert "code of its own" in refused(lock, wish("hf:org/tiny"), tmp_path).message
+
+
+def test_a_precision_says_which_format_of_a_repository_that_has_both(tmp_path, serve, folder, gguf):
+    serve(checkpoint(folder, **{"tiny-F16.gguf": gguf}))
+    assert set(variants(wish("hf:org/tiny"), tmp_path, formats=GPU)) == {"safetensors/bf16", "gguf/F16"}
+    assert set(variants(wish("hf:org/tiny", precision="F16"), tmp_path, formats=GPU)) == {"gguf/F16"}
+    assert set(variants(wish("hf:org/tiny", precision="bf16"), tmp_path, formats=CPU)) == {"safetensors/bf16"}
+
+
+def test_another_precision_than_the_repository_has_is_refused(tmp_path, serve, folder):
+    serve(checkpoint(folder))
+    assert "is bf16, not fp8" in refused(lock, wish("hf:org/tiny", precision="fp8"), tmp_path).message
+
+
+def test_a_gguf_on_this_disk(gguf, tmp_path):
+    one = variants(wish(f"file:{gguf.name}"), gguf.parent)["gguf/F16"]
+    (file,) = one.files
+    assert (file.path, file.size, file.sha256) == (gguf.name, gguf.stat().st_size, sha256(gguf.read_bytes()))
+    assert (one.origin.kind, one.origin.repo) == ("path", None)
+    assert one.places == (Place(kind="file", path=str(gguf.parent)),)
+    assert variants(wish(f"file:{gguf}"), tmp_path)["gguf/F16"] == one
+
+
+def test_a_folder_on_this_disk(folder, tmp_path):
+    one = variants(wish(f"file:{folder}"), tmp_path)["safetensors/bf16"]
+    assert {file.path: file.sha256 for file in one.files} == {
+        path.name: sha256(path.read_bytes()) for path in folder.iterdir()
+    }
+
+
+def test_a_path_that_is_no_model_is_refused(tmp_path, gguf):
+    assert "does not exist" in refused(lock, wish("file:no/such.gguf"), tmp_path).message
+    (tmp_path / "notes.txt").write_text("x")
+    assert "holds no safetensors" in refused(lock, wish("file:notes.txt"), tmp_path).message
+    (tmp_path / "cut.gguf").write_bytes(gguf.read_bytes()[:500])
+    assert "cut off" in refused(lock, wish("file:cut.gguf"), tmp_path).message
+
+
+def test_auto_is_chosen_once_with_its_reason(tmp_path):
+    first = lock(wish("auto"), tmp_path, choose=lambda _: ("qwen3-4b", "it fits"))
+    model = first.models[0]
+    assert (model.requested, model.catalogue, model.reason) == ("auto", "qwen3-4b", "it fits")
+    assert lock(wish("auto"), tmp_path, previous=first) == first
+    model = lock(
+        wish("auto"), tmp_path, previous=first, choose=lambda _: ("qwen3-8b", "it grew"), upgrade=frozenset({"chat"})
+    ).models[0]
+    assert (model.catalogue, model.reason) == ("qwen3-8b", "it grew")
+
+
+def test_a_model_that_did_not_change_is_kept_without_asking(tmp_path, serve, folder):
+    serve(checkpoint(folder))
+    first = lock(wish("hf:org/tiny"), tmp_path)
+    server = serve(checkpoint(folder, commit="b" * 40))
+    kept = lock(wish("hf:org/tiny", aliases=["tiny"]), tmp_path, previous=first)
+    assert kept.models[0].variants == first.models[0].variants
+    assert kept.models[0].aliases == ("tiny",)
+    assert not server.requests
+    moved = lock(wish("hf:org/tiny"), tmp_path, previous=first, upgrade=frozenset({"chat"}))
+    assert moved.models[0].variants[0].origin.commit == "b" * 40
+
+
+def test_another_source_or_precision_is_resolved_anew(tmp_path, serve, gguf):
+    serve(Repo("org/many", "a" * 40, {"m-Q4_K_M.gguf": gguf, "m-Q8_0.gguf": gguf}))
+    first = lock(wish("hf:org/many", precision="Q8_0"), tmp_path)
+    second = lock(wish("hf:org/many", precision="Q4_K_M"), tmp_path, previous=first)
+    assert second.models[0].variants[0].precision == "Q4_K_M"
+    assert lock(wish("qwen3-4b"), tmp_path, previous=second).models[0].catalogue == "qwen3-4b"
+
+
+def test_a_model_that_is_no_longer_wished_for_leaves_the_lock(tmp_path):
+    first = lock(wish("qwen3-4b"), tmp_path)
+    second = lock(wish("qwen3-8b", name="other"), tmp_path, previous=first)
+    assert [model.name for model in second.models] == ["other"]
+
+
+def test_a_repository_under_an_old_name_with_a_new_owner_stops_the_upgrade(tmp_path, serve, folder):
+    serve(checkpoint(folder))
+    first = lock(wish("hf:org/tiny"), tmp_path)
+    taken = checkpoint(folder)
+    taken.object_id = "f" * 24
+    serve(taken)
+    with pytest.raises(LockError, match="new owner") as caught:
+        lock(wish("hf:org/tiny"), tmp_path, previous=first, upgrade=frozenset({"chat"}))
+    assert "f" * 24 in caught.value.message
+    assert first.models[0].variants[0].origin.repo_id in caught.value.message
+
+
+def test_an_upgrade_of_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(LockError, match="no model `x`") as caught:
+        lock(wish("qwen3-4b"), tmp_path, upgrade=frozenset({"x"}))
+    assert "chat" in caught.value.hint
