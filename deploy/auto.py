@@ -41,7 +41,7 @@ class Best(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose(hardware: Hardware, model: str) -> tuple[str, str]:
-    """Catalogue id and reason for the model of that name. Asks whether a Hub can be reached, and says loudly when it cannot."""
+    """Catalogue id and reason for the model of that name. Says loudly when no Hub can be reached."""
     reachable = hub.reachable()
     best = pick(catalog.rows(), hardware, reachable=reachable)
     missed = [passed.id for passed in best.passed if passed.only_reach]

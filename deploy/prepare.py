@@ -6,9 +6,10 @@ import time
 
 import msgspec
 
-from deploy import atomic, cache, detection, environment, output, paths, places, plan, puller, verify
+from deploy import atomic, cache, environment, output, paths, places, plan, puller, verify
 from deploy.engine import Engine
 from deploy.errors import UserError
+from deploy.hardware import Hardware
 from deploy.lockfile import Lock, Variant
 from deploy.plan import Layout, ModelPlan, Plan
 from deploy.project import Project
@@ -39,10 +40,14 @@ def layout() -> Layout:
 
 
 def prepare(
-    project: Project, engines: tuple[Engine, ...], *, locked: bool = False, only: str | None = None
+    project: Project,
+    engines: tuple[Engine, ...],
+    hardware: Hardware,
+    *,
+    locked: bool = False,
+    only: str | None = None,
 ) -> Deployment:
     """Everything up to, and not including, starting a process. Raises what any link raises."""
-    hardware = detection.detect(paths.hub_cache())
     lock = project.lock(hardware, engines, locked=locked)
     decided = plan.make(project.config, lock, hardware, engines, layout())
     project.save(lock)

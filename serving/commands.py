@@ -1,0 +1,130 @@
+"""Commands that run something: deploy, serve, down, ps, logs, env, chat."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from deploy import output, paths, project
+from deploy.cli import engines
+from deploy.errors import UserError
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+LOCKED = click.option("--locked", is_flag=True, help="Refuse a lock that does not fit models.toml.")
+FROM = click.option("--from", "only", type=click.Choice(["hub", "index", "file"]), help="Fetch from this place only.")
+
+
+@click.command()
+@LOCKED
+@FROM
+@JSON
+def deploy(locked: bool, only: str | None, as_json: bool) -> None:
+    """Lock, plan, pull, verify, install and start; returns when the endpoint answers.
+
+    A second run with nothing to do changes nothing.
+    """
+    from serving import deployment
+
+    with deployment.only_one():
+        running = deployment.bring_up(project.find(Path.cwd()), engines(), locked=locked, only=only)
+    found = deployment.report(running)
+    if as_json:
+        output.dump(found)
+    else:
+        deployment.show(found)
+
+
+@click.command()
+@LOCKED
+@FROM
+@click.option("--prepared", is_flag=True, help="Serve what the last deploy prepared, without looking again.")
+def serve(locked: bool, only: str | None, prepared: bool) -> None:
+    """The whole chain in the foreground, for systemd and containers. SIGTERM drains and ends it."""
+    from deploy import prepare
+    from serving import deployment, server
+
+    if prepared:
+        found = prepare.read()
+    else:
+        with deployment.only_one():
+            found = deployment.prepared(project.find(Path.cwd()), engines(), locked=locked, only=only)
+    server.run(found, engines())
+
+
+@click.command()
+def down() -> None:
+    """Stop the gateway and its engines. Running answers have ten seconds to finish."""
+    from serving import deployment
+
+    deployment.bring_down()
+
+
+@click.command()
+@JSON
+@click.option("-q", "--quiet", is_flag=True, help="Print model names only.")
+def ps(as_json: bool, quiet: bool) -> None:
+    """What is running: each model with its engine, revision, state, memory and load."""
+    from serving import keys, service, status
+
+    rows = status.rows(service.need(), keys.operator_key(paths.key_file()))
+    if as_json:
+        output.dump(rows)
+    elif quiet:
+        for row in rows:
+            output.data(row.model)
+    else:
+        status.table(rows)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what is added.")
+@click.option("-n", "lines", default=50, show_default=True, help="How many of the last lines.")
+def logs(model: str | None, follow: bool, lines: int) -> None:
+    """Log of a model's engine, or of the gateway where no MODEL is named."""
+    from deploy import prepare
+    from serving import logs as reading
+
+    path = paths.logs_dir() / "gateway.log"
+    if model is not None:
+        plans = {name: plan for plan in prepare.read().plan.models for name in (plan.model, *plan.aliases)}
+        if model not in plans:
+            raise UserError(f"no model `{model}` is deployed", hint=f"deployed: {', '.join(plans)}")
+        path = Path(plans[model].log)
+    reading.show(path, lines=lines, follow=follow)
+
+
+@click.command()
+def env() -> None:
+    """Exports for the shell: eval "$(ownweights env)"."""
+    from serving import keys, service
+
+    running = service.need()
+    output.data(f"export OPENAI_BASE_URL={shlex.quote(running.base_url)}")
+    output.data(f"export OPENAI_API_KEY={shlex.quote(keys.operator_key(paths.key_file()))}")
+
+
+@click.command()
+@click.argument("text")
+@click.option("--model", help="Which model; the first one where this is left out.")
+@click.option("--system", help="A system prompt.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer.")
+def chat(text: str, model: str | None, system: str | None, max_tokens: int | None) -> None:
+    """Ask one question; the answer is streamed to stdout."""
+    from serving import keys, service
+
+    running = service.need()
+    client = running.client(key=keys.operator_key(paths.key_file()))
+    name = model or client.get("/v1/models")[1]["data"][0]["id"]
+    messages = [{"role": "system", "content": system}] if system else []
+    body = {"model": name, "messages": [*messages, {"role": "user", "content": text}], "stream": True}
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    for event in client.stream("/v1/chat/completions", body):
+        for choice in event["choices"]:
+            sys.stdout.write(choice["delta"].get("content") or "")
+            sys.stdout.flush()
+    output.data("")

@@ -1,0 +1,102 @@
+"""llama.cpp on the CPU, from the xllamacpp wheel. GGUF only.
+
+Wheels of this version: Linux x86-64 and arm64 (also macOS arm64 and Windows, where our service does not run).
+The x86-64 one is built for AVX2 (its build flags and a run on such a CPU, 2026-11).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.engine import Command, Device, Diagnosis, Launch, Refusal, Settings
+from deploy.hardware import Hardware
+from deploy.lockfile import Variant
+from serving.engines.symptoms import Symptom, match
+
+PLATFORMS = ("linux-x86_64", "linux-aarch64")
+ISA = {"avx2", "fma", "f16c", "bmi2"}
+SERVER = "ours/llamacpp_server.py"
+
+SYMPTOMS = (
+    Symptom(
+        r"failed to open GGUF file '(?P<file>[^']*)'",
+        "the weights cannot be opened: {file}",
+        "ownweights verify  # then: make deploy",
+    ),
+    Symptom(
+        r"invalid magic characters|not within the file bounds|corrupted or incomplete",
+        "the weights are damaged",
+        "ownweights verify  # names the file; then: make deploy",
+    ),
+    Symptom(
+        r"unknown model architecture: '(?P<name>[^']*)'",
+        "this llama.cpp does not know the architecture {name}",
+        "choose another model in models.toml, or a newer ownweights",
+    ),
+    Symptom(
+        r"failed to allocate|insufficient memory|bad_alloc|Cannot allocate memory",
+        "not enough memory",
+        "lower context or slots of the model in models.toml, or free memory",
+    ),
+    Symptom(
+        r"couldn't bind HTTP server socket",
+        "the unix socket cannot be opened",
+        "ownweights paths  # the sockets folder must be writable",
+    ),
+    Symptom(
+        r"No module named '(?P<name>[^']*)'|cannot open shared object file",
+        "the engine's environment is damaged",
+        "remove its folder under `ownweights paths` environments, then: make deploy",
+    ),
+)
+
+
+class LlamaCpp:
+    """The CPU engine of the first run: small, quick to start, best at one stream."""
+
+    name = "llamacpp"
+    device: Device = "cpu"
+    version = "2026.10.11549"
+    requirements = Path(__file__).with_name("requirements") / "llamacpp.txt"
+
+    @property
+    def files(self) -> dict[str, str]:
+        return {SERVER: Path(__file__).with_name("llamacpp_server.py").read_text(encoding="utf-8")}
+
+    def refuse(self, variant: Variant, hardware: Hardware) -> Refusal | None:
+        if variant.format != "gguf":
+            return Refusal(reason=f"llama.cpp reads no {variant.format}", change="a gguf variant of the model")
+        if hardware.platform not in PLATFORMS:
+            return Refusal(
+                reason=f"there is no build for {hardware.platform}", change=f"a box with {' or '.join(PLATFORMS)}"
+            )
+        missing = ISA.difference(hardware.cpu.isa)
+        if hardware.platform == "linux-x86_64" and hardware.cpu.isa and missing:
+            return Refusal(
+                reason=f"the CPU lacks {', '.join(sorted(missing))}", change="an x86-64 CPU of 2013 (Haswell) or newer"
+            )
+        return None
+
+    def overhead_bytes(self, variant: Variant, settings: Settings) -> int:
+        """Measured 150 MB with 0.5 GB of weights, whatever the context and the slots; wider layers need more."""
+        return 150_000_000 + variant.size // 20
+
+    def command(self, launch: Launch) -> Command:
+        settings = launch.settings
+        names = (part for name in (launch.model, *launch.aliases) for part in ("--name", name))
+        return Command(
+            argv=(
+                *(str(launch.environment / "bin" / "python"), str(launch.environment / SERVER)),
+                *("--model", str(launch.weights), *names, "--socket", str(launch.socket)),
+                *("--context", str(settings.context_tokens), "--slots", str(settings.slots)),
+                *("--threads", str(settings.threads)),
+            ),
+            env={"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"},
+        )
+
+    def start_timeout_s(self, variant: Variant) -> float:
+        """Measured 1.9 s for 0.5 GB; a slow disk reads 50 MB/s, and a busy box may be ten times slower."""
+        return 60.0 + variant.size / 50e6
+
+    def diagnose(self, log: str) -> Diagnosis | None:
+        return match(SYMPTOMS, log)

@@ -1,0 +1,59 @@
+"""llama.cpp's HTTP server on a unix socket, until the process is ended.
+
+Copied into the engine's own environment and run there: this file is the only one that imports xllamacpp,
+and it imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from pathlib import Path
+
+
+def main() -> None:
+    options = _options()
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = options.model
+    # A set that llama.cpp iterates in its own order: /v1/models may show an alias as the id.
+    params.model_alias = set(options.name)
+    params.hostnames = [options.socket]
+    # One context for all slots together, split evenly.
+    params.n_ctx = options.context * options.slots
+    params.n_parallel = options.slots
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
+    # What is asked for is what runs, or the start fails: nothing is shrunk to fit, nothing cut from a prompt.
+    params.fit_params = False
+    params.ctx_shift = False
+    # Both caches can give one request another one's state.
+    params.cache_ram_mib = 0
+    params.cache_idle_slots = False
+    # /slots shows prompts.
+    params.endpoint_slots = False
+    params.endpoint_metrics = True
+    params.ui = False
+    params.offline = True
+
+    # The socket of a predecessor that was killed; binding refuses while it is there.
+    Path(options.socket).unlink(missing_ok=True)
+    server = xllamacpp.Server(params)
+    print(f"listening on {server.listening_address}", flush=True)
+    # SIGTERM keeps its default, which is the fastest end there is: nothing here needs to be saved.
+    threading.Event().wait()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="GGUF file")
+    parser.add_argument("--name", action="append", required=True, help="name to serve it under; may be repeated")
+    parser.add_argument("--socket", required=True, help="path of the unix socket")
+    parser.add_argument("--context", type=int, required=True, help="tokens of one request")
+    parser.add_argument("--slots", type=int, required=True, help="requests served at once")
+    parser.add_argument("--threads", type=int, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

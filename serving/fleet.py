@@ -1,0 +1,149 @@
+"""Wanted against actual: one process per planned model, and the board that shows them.
+
+Engines that a gateway before us left running are adopted where their command is still the planned one, and ended
+where it is not: loading weights again is the dearest thing a restart can do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from deploy.engine import Command, Diagnosis, Engine
+from deploy.errors import EngineError
+from deploy.plan import ModelPlan, Plan
+from serving import child as children
+from serving import identity, records
+from serving.board import Board, Served
+from serving.process import Job, Links, Pace, Process
+from serving.records import Record
+
+Recommand = Callable[[ModelPlan, int], Command]
+"""A model's command for another context, in tokens."""
+
+
+class Fleet:
+    """All engines of one plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        board: Board,
+        engines: tuple[Engine, ...],
+        *,
+        recommand: Recommand | None = None,
+        heard: Callable[[str], float | None] = lambda model: None,
+        pace: Pace | None = None,
+    ) -> None:
+        self._plan = plan
+        self._board = board
+        self._engines = {(engine.name, engine.device): engine for engine in engines}
+        self._recommand = recommand
+        self._heard = heard
+        self._processes = {model.model: self._process(model, pace) for model in plan.models}
+
+    async def start(self) -> None:
+        """Ends what is not wanted, adopts what is, starts the rest. Returns before they are ready: see the board."""
+        found = records.read_all()
+        wanted = {model.model: model for model in self._plan.models}
+        for name, record in found.items():
+            if name not in wanted or record.planned != wanted[name].command:
+                await asyncio.to_thread(_end, record)
+        for name, model in wanted.items():
+            adopted = None
+            if name in found and found[name].planned == model.command:
+                adopted = children.adopt(found[name].process)
+            if adopted:
+                self._serve_context(model, found[name].context_tokens)
+            if adopted is None and (stranger := children.listener(model.socket)):
+                await asyncio.to_thread(identity.end, stranger, grace_s=Pace.grace_s)
+            self._processes[name].start(adopted)
+
+    async def stop(self, *, engines: bool = True) -> None:
+        """With ``engines=False`` they go on, for a later gateway to adopt."""
+        await asyncio.gather(*(process.stop(end=engines) for process in self._processes.values()))
+
+    def _process(self, model: ModelPlan, pace: Pace | None) -> Process:
+        served = Served(
+            name=model.model,
+            aliases=model.aliases,
+            socket=model.socket,
+            revision=model.revision,
+            engine=f"{model.engine} {model.engine_version}",
+            lock=self._plan.lock[:12],
+            context_tokens=model.settings.context_tokens,
+            slots=model.settings.slots,
+            created=int(time.time()),
+        )
+        engine = self._engines.get((model.engine, model.device))
+        if engine is None:
+            raise EngineError(f"there is no engine `{model.engine}` for the {model.device}", hint="make deploy")
+        job = Job(
+            model=model.model,
+            command=model.command,
+            socket=model.socket,
+            log=Path(model.log),
+            folder=records.folder(model.model),
+            start_timeout_s=model.start_timeout_s,
+        )
+        links = Links(
+            diagnose=engine.diagnose,
+            recommand=lambda diagnosis: self._corrected(model, diagnosis),
+            started=lambda pid: self._record(model, pid),
+            ended=lambda: records.forget(model.model),
+            heard=lambda: self._heard(model.model),
+        )
+        return Process(job, self._board.put(served), links, pace)
+
+    def _record(self, model: ModelPlan, pid: int) -> None:
+        process = identity.of(pid)
+        entry = self._board.find(model.model)
+        # Without an identity it is dead already, and its exit on the way to us.
+        if process and entry:
+            context = entry.served.context_tokens
+            records.write(
+                Record(
+                    model=model.model,
+                    process=process,
+                    planned=model.command,
+                    context_tokens=context,
+                    socket=model.socket,
+                )
+            )
+
+    def _corrected(self, model: ModelPlan, diagnosis: Diagnosis) -> Command | None:
+        if self._recommand is None or diagnosis.context_tokens is None:
+            return None
+        self._serve_context(model, diagnosis.context_tokens)
+        return self._recommand(model, diagnosis.context_tokens)
+
+    def _serve_context(self, model: ModelPlan, tokens: int) -> None:
+        """What clients are promised is what the engine runs with."""
+        if entry := self._board.find(model.model):
+            self._board.put(msgspec.structs.replace(entry.served, context_tokens=tokens))
+
+
+def end_all(*, grace_s: float) -> tuple[str, ...]:
+    """Ends the engines that a gateway has left behind; returns the models of those that still ran.
+
+    Raises EngineError for one that does not end.
+    """
+    ended = []
+    for name, record in records.read_all().items():
+        if record.process.alive:
+            ended.append(name)
+        if not _end(record, grace_s=grace_s):
+            raise EngineError(f"the engine of `{name}` does not end", where=f"pid {record.process.pid}")
+    return tuple(ended)
+
+
+def _end(record: Record, *, grace_s: float = Pace.grace_s) -> bool:
+    gone = identity.end(record.process, grace_s=grace_s)
+    if gone:
+        Path(record.socket).unlink(missing_ok=True)
+        records.forget(record.model)
+    return gone
