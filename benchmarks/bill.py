@@ -67,10 +67,11 @@ def _basis(costing: Costing) -> list[str]:
     power = "energy included (user)" if node.energy else "energy not given, so none is counted"
     others = ", ".join(str(concurrency) for concurrency in point.considered)
     done = point.tokens_per_s
+    how = f"{costing.mode} mode, concurrency {point.concurrency}: the cheapest of the concurrencies {others}"
     return [
         f"machine: {exact(costing.usd_per_hour.value)} per hour (user: {costing.usd_per_hour.basis}), {power}",
-        f"speed: {done.input:.1f} input + {done.cached:.1f} cached + {done.output:.1f} output tokens/s (measured "
-        f"{costing.measured:%Y-%m-%d}, {costing.mode} mode, concurrency {point.concurrency}: the cheapest of the concurrencies {others})",
+        f"speed: {done.input:.1f} input + {done.cached:.1f} cached + {done.output:.1f} output tokens/s "
+        f"(measured {costing.measured:%Y-%m-%d}, {how})",
         f"utilisation: u = {u.value:.2f} ({u.provenance}: {u.basis})",
     ]
 
@@ -87,7 +88,7 @@ def _prices(costing: Costing) -> str:
 
 
 def _verdicts(costing: Costing) -> str:
-    header = (f"who is cheaper at u = {costing.utilisation.value:.2f}", "verdict", "same price at", "flips")
+    header = (f"who is cheaper at u = {costing.utilisation.value:.2f}", "verdict", "same price at (predicted)", "flips")
     return table(header, [_verdict(row) for row in costing.comparisons])
 
 

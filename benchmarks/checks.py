@@ -1,6 +1,6 @@
 """The rules a measured point has to keep, each a verdict with its value and its limit. Pure.
 
-Source: reference/benchmarks.md §5 and §10. A failed check voids the point: it is shown, and never priced.
+A failed check voids the point: it is shown, and never priced.
 """
 
 from __future__ import annotations

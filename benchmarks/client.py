@@ -1,7 +1,7 @@
 """One OpenAI-compatible endpoint over HTTP: its models, and streamed chat completions with their stamps.
 
 aiohttp on uvloop, because the load client must not be what is measured: httpx spends about ten times the CPU
-per chunk (reference/benchmarks.md §7).
+per chunk.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Client:
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Status and body. Raises aiohttp.ClientError or TimeoutError."""
-        async with self._session.get(self._base_url + path) as response:
+        async with self._session.get(self._base_url + path, allow_redirects=False) as response:
             return response.status, await response.read()
 
     async def chat(self, body: bytes, *, t_sched_ns: int | None = None) -> Record:
@@ -96,7 +96,10 @@ class Client:
             attempt = _Attempt()
             try:
                 return await self._session.post(
-                    f"{self._base_url}/chat/completions", data=body, trace_request_ctx=attempt
+                    f"{self._base_url}/chat/completions",
+                    data=body,
+                    allow_redirects=False,
+                    trace_request_ctx=attempt,
                 )
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
                 if not attempt.reused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import sys
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,7 @@ from deploy.errors import UserError
 if TYPE_CHECKING:
     from benchmarks.cost import Energy
     from benchmarks.costing import Told
+    from benchmarks.prices import ApiPrice
     from benchmarks.results import Result
     from benchmarks.suite import Suite
 
@@ -74,7 +76,7 @@ class Concurrencies(click.ParamType[tuple[int, ...]]):
 @click.option("--concurrency", type=Concurrencies(), default="1,2,4,8", show_default=True, help="Requests in flight.")
 @click.option("--prompt-tokens", type=click.IntRange(16, 1_000_000), default=200, show_default=True, help="About.")
 @click.option("--output-tokens", type=click.IntRange(2, 1_000_000), default=128, show_default=True, help="At most.")
-@click.option("--requests", type=click.IntRange(1), help="Per point. Default: 2 c, at least 8, at least 10 s.")
+@click.option("--requests", type=click.IntRange(1), help="Per point. Default: 4 c, at least 8, at least 10 s.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the prompts and the order of the points.")
 @click.option("--replicates", type=click.IntRange(1, 10), default=1, show_default=True, help="3 give an interval.")
 @click.option("--output", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write the document here.")
@@ -153,14 +155,7 @@ def cost(
     from benchmarks.costing import cost as priced
 
     defaults = default_cost()
-    rent, basis = (
-        (rent, "--usd-per-hour") if rent is not None else (defaults.cost.usd_per_hour, f"{config.FILE} [cost]")
-    )
-    if rent is None:
-        raise UserError(
-            "what this machine costs per hour is not known, and no default would be right",
-            hint="ownweights cost --usd-per-hour 0.05, or usd-per-hour under [cost] in models.toml",
-        )
+    rent, basis = _rent(rent, defaults)
     node = Node(rent_usd_per_hour=rent, other_usd_per_hour=other, energy=_energy(watts_busy, watts_idle, usd_per_kwh))
     names = compare or tuple(f"{row.provider}/{row.model}" for row in defaults.compare) or COMPARE_DEFAULT
     rows = [row for name in dict.fromkeys(names) for row in prices.find(name)]
@@ -168,13 +163,17 @@ def cost(
     output.say(f"pricing {path}")
     costing = priced(measured, node, _utilisation(utilisation, defaults), rows, rent_basis=basis)
     today = datetime.datetime.now(datetime.UTC).date()
-    for row in rows:
-        if row.is_stale(today):
-            output.warn(f"the price of {row.label} is of {row.as_of}, over {prices.STALE_DAYS} days old")
+    _warn_of_stale(rows, today)
     if as_json:
         output.dump(costing)
     else:
         output.data(bill(costing, today))
+
+
+def _warn_of_stale(rows: Sequence[ApiPrice], today: datetime.date) -> None:
+    for row in rows:
+        if row.is_stale(today):
+            output.warn(f"the price of {row.label} is {(today - row.as_of).days} days old: of {row.as_of}")
 
 
 def default_cost() -> Defaults:
@@ -184,6 +183,18 @@ def default_cost() -> Defaults:
         return Defaults()
     wanted = config.read(path)
     return Defaults(cost=wanted.cost, compare=wanted.compare)
+
+
+def _rent(told: Decimal | None, defaults: Defaults) -> tuple[Decimal, str]:
+    """The rent and where it is from."""
+    if told is not None:
+        return told, "--usd-per-hour"
+    if defaults.cost.usd_per_hour is None:
+        raise UserError(
+            "what this machine costs per hour is not known, and no default would be right",
+            hint="ownweights cost --usd-per-hour 0.05, or usd-per-hour under [cost] in models.toml",
+        )
+    return defaults.cost.usd_per_hour, f"{config.FILE} [cost]"
 
 
 def _utilisation(told: Decimal | None, defaults: Defaults) -> Told:

@@ -1,7 +1,7 @@
 """From a measured operating point to dollars per million tokens, and to the utilisation at which an API costs the same.
 
-Pure; money and rates are Decimal. Formulas: reference/cost.md §3, numbered here as there. u is the part of the
-machine's hours in which it is as busy as at the measured point.
+Pure; money and rates are Decimal. The formulas are in docs/measuring.md. u is the part of the machine's hours in which
+it is as busy as at the measured point.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     energy: Energy | None = None
 
     def usd_per_hour(self, utilisation: Decimal) -> Decimal:
-        """3.2. Rent runs whether the machine is busy or not."""
+        """Rent runs whether the machine is busy or not."""
         power = self.energy.usd_per_hour(utilisation) if self.energy else Decimal(0)
         return self.rent_usd_per_hour + self.other_usd_per_hour + power
 
@@ -84,12 +84,12 @@ def throughput(flows: Iterable[Flow], seconds: Decimal) -> Throughput:
 
 
 def price_per_mtok(node: Node, tokens_per_s: Decimal, utilisation: Decimal) -> Decimal:
-    """3.3: one price for all tokens of the mix."""
+    """One price for all tokens of the mix."""
     return MTOK * node.usd_per_hour(utilisation) / (SECONDS_PER_HOUR * utilisation * tokens_per_s)
 
 
 def split_by_ratio(node: Node, done: Throughput, api: ApiPrice, utilisation: Decimal, prompt_tokens: int) -> Split:
-    """3.5 (i), the fallback: input, cached and output tokens weigh as the compared API's own prices do.
+    """The fallback split: input, cached and output tokens weigh as the compared API's own prices do.
 
     ``prompt_tokens``: length at which its tiers are taken. Without a price for cached input it charges them as
     input, and so do its ratios.
@@ -109,7 +109,7 @@ def conserves(split: Split, node: Node, done: Throughput, utilisation: Decimal) 
 
 
 def api_usd(flows: Iterable[Flow], api: ApiPrice) -> Decimal:
-    """3.6: what the API bills for the same tokens, each request at its own length.
+    """What the API bills for the same tokens, each request at its own length.
 
     Its caching follows its own rule and not our hits: the prompts of this workload share no prefix beyond a few
     tokens of a template, too few for any cache that is priced, so every prompt token is billed as input.
@@ -123,7 +123,7 @@ def api_usd(flows: Iterable[Flow], api: ApiPrice) -> Decimal:
 
 
 def break_even(node: Node, api_usd_per_hour: Decimal) -> Decimal | None:
-    """3.7: the u at which the machine costs what the API bills, ``api_usd_per_hour`` being its bill at u = 1.
+    """The u at which the machine costs what the API bills, ``api_usd_per_hour`` being its bill at u = 1.
 
     Above 1 where even a full machine costs more. None where no u will do: power alone costs more than the API.
     """

@@ -61,7 +61,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     api: ApiPrice
     api_usd_per_mtok: Decimal
-    """Of this mix of input and output, request by request: what 3.3's price is compared with."""
+    """Of this mix of input and output, request by request: what the machine's price is compared with."""
     break_even: Decimal | None
     break_even_range: Range | None
     cheaper: Cheaper
@@ -102,14 +102,7 @@ def cost(
     rent_basis: str,
 ) -> Costing:
     """Raises UserError where the result cannot be priced."""
-    if not result.valid:
-        raise UserError(f"the result is not valid: {result.invalid_because}", where=result.run_id, hint="make bench")
-    if not 0 < utilisation.value <= 1:
-        raise UserError(f"utilisation is {utilisation.value}, must be above 0 and at most 1", where=utilisation.basis)
-    if node.rent_usd_per_hour < 0:
-        raise UserError(f"the rent is {node.rent_usd_per_hour}, must be at least 0", where=rent_basis)
-    if node.usd_per_hour(FULL) <= 0:
-        raise UserError("a machine that costs nothing has no price to compare", hint="--usd-per-hour X")
+    _refuse(result, node, utilisation, rent_basis)
     concurrency, cells = _operating_point(result)
     done = _done(cells)
     u = utilisation.value
@@ -134,6 +127,17 @@ def cost(
         range_at_utilisation=_price_range(node, cells, u),
         comparisons=tuple(_compared(node, cells, row, u) for row in compare),
     )
+
+
+def _refuse(result: Result, node: Node, utilisation: Told, rent_basis: str) -> None:
+    if not result.valid:
+        raise UserError(f"the result is not valid: {result.invalid_because}", where=result.run_id, hint="make bench")
+    if not 0 < utilisation.value <= 1:
+        raise UserError(f"utilisation is {utilisation.value}, must be above 0 and at most 1", where=utilisation.basis)
+    if node.rent_usd_per_hour < 0:
+        raise UserError(f"the rent is {node.rent_usd_per_hour}, must be at least 0", where=rent_basis)
+    if node.usd_per_hour(FULL) <= 0:
+        raise UserError("a machine that costs nothing has no price to compare", hint="--usd-per-hour X")
 
 
 def _predicted(value: Decimal, basis: str) -> Told:
@@ -176,7 +180,7 @@ def _done(cells: Sequence[Cell]) -> Throughput:
 
 
 def _price_range(node: Node, cells: Sequence[Cell], utilisation: Decimal) -> Range | None:
-    """3.10: the reciprocal of the throughput's interval, hence not symmetric."""
+    """The reciprocal of the throughput's interval, hence not symmetric."""
     interval = t_interval([float(_done([cell]).total) for cell in cells])
     if interval is None:
         return None

@@ -1,6 +1,6 @@
 """How much a sample can say: percentiles with the n they need, and the t-interval over replicates. Pure.
 
-Method: reference/benchmarks.md §4. Requests of one run are autocorrelated, so they give percentiles but never
+Requests of one run are autocorrelated, so they give percentiles but never
 the n of an interval; only independent replicates do.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import aiohttp
 import msgspec
 
@@ -24,9 +26,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     revision: str | None = None
     engine: str | None = None
     lock: str | None = None
-    context_tokens: int | None = None
     max_model_len: int | None = None
-    """vLLM's name for it."""
+    slots: int | None = None
 
 
 class _Models(msgspec.Struct):
@@ -70,7 +71,8 @@ def describe(entry: Entry, receipts: dict[str, str], url: str, hardware: Hardwar
         engine=engine or None,
         engine_version=version or None,
         lock=receipts.get("lock") or entry.lock,
-        context_tokens=entry.context_tokens or entry.max_model_len,
+        context_tokens=entry.max_model_len,
+        slots=entry.slots,
         hardware=hardware,
     )
 
@@ -97,12 +99,11 @@ async def _template_tokens_cached(client: Client, model: str, run_id: str) -> in
     """Three one-word messages that differ from their first letter on: what the last two have from the cache is what
     every request shares. The smaller counts, because a word may have been asked before.
     """
-    words = {word[0]: word for word in vocabulary()}
-    start = int(run_id[:8], 16)
-    letters = [sorted(words)[(start + step) % len(words)] for step in range(3)]
+    shuffled = random.Random(run_id).sample(vocabulary(), len(vocabulary()))
+    by_letter = {word[0]: word for word in shuffled}
     cached = []
-    for letter in letters:
-        record = await _answered(client, body(model, words[letter].capitalize(), 8, ignore_eos=False))
+    for word in list(by_letter.values())[:3]:
+        record = await _answered(client, body(model, word.capitalize(), 8, ignore_eos=False))
         cached.append(record.usage.cached_tokens if record.usage else None)
     known = [count for count in cached[1:] if count is not None]
     return min(known, default=None)

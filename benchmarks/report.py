@@ -147,11 +147,19 @@ def _circumstances(result: Result) -> list[str]:
     lag = max((cell.client.loop_lag_p99_ms or 0 for cell in result.cells), default=0)
     return [
         *_sizes(result),
+        *_queued(result),
         f"the harness's own error against a mock of TTFT {harness.true_ttft_ms:g} ms and TPOT "
         f"{harness.true_tpot_ms:g} ms at c = {harness.concurrency}: TTFT {harness.ttft_error_p50_ms:+.1f} ms (p50), "
         f"{harness.ttft_error_max_ms:+.1f} ms (worst), TPOT {harness.tpot_error_p50_ms:+.2f} ms (p50)",
         f"the harness under this load: at most {cpu:.0f} % of a core, event loop late by {lag:.1f} ms (p99)",
     ]
+
+
+def _queued(result: Result) -> list[str]:
+    slots = result.server.slots
+    if slots is None or max(result.concurrencies, default=0) <= slots:
+        return []
+    return [f"the server works on {slots} requests at once: above c = {slots} the wait for a place is in TTFT"]
 
 
 def _sizes(result: Result) -> list[str]:

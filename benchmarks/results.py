@@ -135,6 +135,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     lock: str | None = None
     """First digits of the lock's sha256."""
     context_tokens: int | None = None
+    slots: int | None = None
+    """Requests it serves at once; more of them wait."""
     hardware: Hardware | None = None
     """Known only where the server is this machine."""
 

@@ -42,7 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int = 200
     output_tokens: int = 128
     requests: int | None = None
-    """None: two per place and at least eight, and for as long as the window needs to be ten seconds."""
+    """None: four per place and at least eight, and for as long as the window needs to be ten seconds."""
     replicates: int = 1
     seed: int = 0
 
@@ -50,7 +50,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return Shape(
             concurrency=concurrency,
             warmups=WARMUPS_PER_PLACE * concurrency,
-            requests=self.requests or max(8, 2 * concurrency),
+            requests=self.requests or max(8, 4 * concurrency),
             window_s=LEAST_WINDOW_S if self.requests is None else 0,
         )
 

@@ -1,6 +1,6 @@
 """What one request tells: its stamps, its usage, how it ended, and the metrics that follow. Pure.
 
-Stamps are nanoseconds of one monotonic clock (``perf_counter_ns``). Definitions, after reference/benchmarks.md §1:
+Stamps are nanoseconds of one monotonic clock (``perf_counter_ns``). Definitions, as in docs/measuring.md:
 
     TTFT  first token-bearing chunk - request sent; a role, an empty delta, usage or a comment bears no token
     TTFA  the same to the first token that is not reasoning

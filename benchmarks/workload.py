@@ -1,7 +1,7 @@
 """What is asked: deterministic prompts of plain words, fresh for every run, no two of which begin alike.
 
-A prompt sent twice is answered out of the server's prefix cache and measures that cache (reference: the
-prefix-cache contamination of fixed-seed harnesses), so each is a function of (seed, run id, cell, index).
+A prompt sent twice is answered out of the server's prefix cache and measures that cache, so each is a
+function of (seed, run id, cell, index).
 """
 
 from __future__ import annotations

@@ -54,13 +54,13 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
     """The name clients use: the engine serves under it, so that a body passes unchanged."""
     aliases: tuple[str, ...] = ()
     variant: Variant
-    weights: Path
+    weights: str
     """Of a gguf the file, of safetensors the snapshot folder."""
-    socket: Path
+    socket: str
     """Unix socket to listen on, in a folder of mode 0700."""
-    environment: Path
+    environment: str
     """Root of the engine's own virtual environment."""
-    state: Path
+    state: str
     """A private folder that the engine may write: its caches, its HOME."""
     settings: Settings
 

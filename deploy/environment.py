@@ -107,11 +107,8 @@ def _fill(engine: Engine, partial: Path) -> None:
     # Relocatable, so that its scripts still find their Python under the final name.
     # The base interpreter, because an engine must not depend on the virtual environment we happen to run in.
     base: str = getattr(sys, "_base_executable", sys.executable)
-    installer.uv("venv", "--no-project", "--relocatable", "--python", base, str(partial))
-    installer.uv(
-        *("pip", "install", "--python", str(partial / "bin" / "python")),
-        *("--no-deps", "--require-hashes", "--only-binary", ":all:", "-r", str(engine.requirements)),
-    )
+    installer.create(partial, base)
+    installer.install(partial, engine.requirements)
     for name, text in engine.files.items():
         atomic.write(partial / name, text.encode())
 

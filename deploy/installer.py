@@ -84,29 +84,15 @@ CAUSES = (
 )
 
 
-def uv(*arguments: str) -> None:
-    """Run uv to its end. Raises InstallError with the line that decided; Ctrl-C or our death ends uv too."""
-    home = paths.environments_dir()
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", CHILD, str(os.getpid()), _binary(), *arguments],
-        # Not the user's folder: a uv.toml or pyproject.toml there speaks about another project.
-        cwd=home,
-        env=environment(os.environ, _pip_settings()),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        process_group=0,
-    ) as child:
-        try:
-            said = _listen(child.stderr) if child.stderr else []
-            code = child.wait()
-        except BaseException:
-            child.kill()
-            raise
-    if code != 0:
-        raise decode(said, code)
+def create(home: Path, python: str) -> None:
+    """An empty environment of ``python``, which may be renamed. Raises InstallError."""
+    _uv(["venv", "--no-project", "--relocatable", "--python", python, str(home)], environment(os.environ, {}))
+
+
+def install(home: Path, requirements: Path) -> None:
+    """The requirement set, every package of it with its hash and as a wheel. Raises InstallError."""
+    options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--python", str(home / "bin" / "python")]
+    _uv(["pip", "install", *options, "-r", str(requirements)], environment(os.environ, _pip_settings()))
 
 
 def environment(own: os._Environ[str] | dict[str, str], pip: dict[str, str]) -> dict[str, str]:
@@ -133,6 +119,30 @@ def decode(lines: list[str], code: int) -> InstallError:
     ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     said = plain[-1] if plain else "it printed nothing"
     return InstallError(f"uv failed, {ended}: {said}", where="uv", hint="run the same command again")
+
+
+def _uv(arguments: list[str], env: dict[str, str]) -> None:
+    """Run it to its end; Ctrl-C or our death ends it too."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", CHILD, str(os.getpid()), _binary(), *arguments],
+        # Not the user's folder: a uv.toml or pyproject.toml there speaks about another project.
+        cwd=paths.environments_dir(),
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        process_group=0,
+    ) as child:
+        try:
+            said = _listen(child.stderr) if child.stderr else []
+            code = child.wait()
+        except BaseException:
+            child.kill()
+            raise
+    if code != 0:
+        raise decode(said, code)
 
 
 def _computed(lines: list[str]) -> str:

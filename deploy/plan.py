@@ -46,14 +46,14 @@ class ModelPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Commit of the weights, or their tree digest where they came from a path: 12 digits."""
     weights_bytes: int
     settings: Settings
+    context_fixed: bool
+    """The user's own context: it is never lowered, whatever an engine suggests."""
     memory: tuple[Term, ...]
     because: tuple[str, ...]
     rejected: tuple[Rejection, ...]
     command: Command
-    environment: str
-    """Folder of the engine's environment."""
-    weights: str
-    socket: str
+    launch: Launch
+    """What the command was made from, to make it again with another context."""
     log: str
     start_timeout_s: float
 
@@ -95,7 +95,7 @@ def make(config: Config, lock: Lock, hardware: Hardware, engines: tuple[Engine, 
         wish = wishes.get(model.name, ModelWish(name=model.name))
         taken = sum(total(planned.memory) for planned in models if planned.device == "cpu")
         choice, rejected = _choose(config, wish, model, hardware, engines, taken=taken)
-        models.append(_planned(model, choice, rejected, layout))
+        models.append(_planned(wish, model, choice, rejected, layout))
     return Plan(hardware=hardware.fingerprint, lock=lock.digest, models=tuple(models))
 
 
@@ -173,17 +173,19 @@ def _impossible(model: Model, rejected: list[Rejection], *, gpu: bool) -> PlanEr
     )
 
 
-def _planned(model: Model, choice: Choice, rejected: tuple[Rejection, ...], layout: Layout) -> ModelPlan:
+def _planned(
+    wish: ModelWish, model: Model, choice: Choice, rejected: tuple[Rejection, ...], layout: Layout
+) -> ModelPlan:
     engine, variant = choice.engine, choice.variant
     file_name = slug(model.name)
     launch = Launch(
         model=model.name,
         aliases=model.aliases,
         variant=variant,
-        weights=layout.weights(variant),
-        socket=layout.sockets / f"{_short(model.name)}.sock",
-        environment=layout.environment(engine),
-        state=layout.state / "engines" / file_name,
+        weights=str(layout.weights(variant)),
+        socket=str(layout.sockets / f"{_short(model.name)}.sock"),
+        environment=str(layout.environment(engine)),
+        state=str(layout.state / "engines" / file_name),
         settings=choice.settings,
     )
     reasons = (model.reason, *choice.because)
@@ -197,13 +199,12 @@ def _planned(model: Model, choice: Choice, rejected: tuple[Rejection, ...], layo
         revision=(variant.origin.commit or variant.tree.removeprefix("sha256:"))[:12],
         weights_bytes=variant.size,
         settings=choice.settings,
+        context_fixed=wish.context is not None,
         memory=table(engine, variant, choice.settings),
         because=tuple(reason for reason in reasons if reason),
         rejected=rejected,
         command=engine.command(launch),
-        environment=str(launch.environment),
-        weights=str(launch.weights),
-        socket=str(launch.socket),
+        launch=launch,
         log=str(layout.logs / f"{file_name}.log"),
         start_timeout_s=engine.start_timeout_s(variant),
     )

@@ -50,6 +50,8 @@ class Entry:
     """Why it is in this state: the cause of a failure, or what it waits for."""
     running: int = 0
     queued: int = 0
+    heard_s: float | None = None
+    """Monotonic time of the last byte that its engine gave a client: proof of life."""
 
 
 class Board:

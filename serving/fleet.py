@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,9 +21,6 @@ from serving.board import Board, Served
 from serving.process import Job, Links, Pace, Process
 from serving.records import Record
 
-Recommand = Callable[[ModelPlan, int], Command]
-"""A model's command for another context, in tokens."""
-
 
 class Fleet:
     """All engines of one plan."""
@@ -35,15 +31,11 @@ class Fleet:
         board: Board,
         engines: tuple[Engine, ...],
         *,
-        recommand: Recommand | None = None,
-        heard: Callable[[str], float | None] = lambda model: None,
         pace: Pace | None = None,
     ) -> None:
         self._plan = plan
         self._board = board
         self._engines = {(engine.name, engine.device): engine for engine in engines}
-        self._recommand = recommand
-        self._heard = heard
         self._processes = {model.model: self._process(model, pace) for model in plan.models}
 
     async def start(self) -> None:
@@ -59,7 +51,7 @@ class Fleet:
                 adopted = children.adopt(found[name].process)
             if adopted:
                 self._serve_context(model, found[name].context_tokens)
-            if adopted is None and (stranger := children.listener(model.socket)):
+            if adopted is None and (stranger := children.listener(model.launch.socket)):
                 await asyncio.to_thread(identity.end, stranger, grace_s=Pace.grace_s)
             self._processes[name].start(adopted)
 
@@ -71,7 +63,7 @@ class Fleet:
         served = Served(
             name=model.model,
             aliases=model.aliases,
-            socket=model.socket,
+            socket=model.launch.socket,
             revision=model.revision,
             engine=f"{model.engine} {model.engine_version}",
             lock=self._plan.lock[:12],
@@ -82,22 +74,23 @@ class Fleet:
         engine = self._engines.get((model.engine, model.device))
         if engine is None:
             raise EngineError(f"there is no engine `{model.engine}` for the {model.device}", hint="make deploy")
+        entry = self._board.put(served)
         job = Job(
             model=model.model,
             command=model.command,
-            socket=model.socket,
+            socket=model.launch.socket,
             log=Path(model.log),
             folder=records.folder(model.model),
             start_timeout_s=model.start_timeout_s,
         )
         links = Links(
             diagnose=engine.diagnose,
-            recommand=lambda diagnosis: self._corrected(model, diagnosis),
+            recommand=lambda diagnosis: self._corrected(engine, model, diagnosis),
             started=lambda pid: self._record(model, pid),
             ended=lambda: records.forget(model.model),
-            heard=lambda: self._heard(model.model),
+            heard=lambda: entry.heard_s,
         )
-        return Process(job, self._board.put(served), links, pace)
+        return Process(job, entry, links, pace)
 
     def _record(self, model: ModelPlan, pid: int) -> None:
         process = identity.of(pid)
@@ -111,15 +104,17 @@ class Fleet:
                     process=process,
                     planned=model.command,
                     context_tokens=context,
-                    socket=model.socket,
+                    socket=model.launch.socket,
                 )
             )
 
-    def _corrected(self, model: ModelPlan, diagnosis: Diagnosis) -> Command | None:
-        if self._recommand is None or diagnosis.context_tokens is None:
+    def _corrected(self, engine: Engine, model: ModelPlan, diagnosis: Diagnosis) -> Command | None:
+        tokens = diagnosis.context_tokens
+        if tokens is None or model.context_fixed:
             return None
-        self._serve_context(model, diagnosis.context_tokens)
-        return self._recommand(model, diagnosis.context_tokens)
+        self._serve_context(model, tokens)
+        settings = msgspec.structs.replace(model.launch.settings, context_tokens=tokens)
+        return engine.command(msgspec.structs.replace(model.launch, settings=settings))
 
     def _serve_context(self, model: ModelPlan, tokens: int) -> None:
         """What clients are promised is what the engine runs with."""

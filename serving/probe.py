@@ -21,6 +21,8 @@ class Outcome(Enum):
     """Nothing within the deadline."""
     BROKEN = "broken"
     """An answer, but no token."""
+    UNTRIED = "untried"
+    """We could not even ask, for want of something of our own: file descriptors, memory."""
 
 
 class Verdict(NamedTuple):
@@ -40,7 +42,7 @@ async def one_token(socket: str, model: str, *, deadline_s: float) -> Verdict:
     except TimeoutError:
         return Verdict(Outcome.SILENT, f"no answer within {deadline_s:.0f} s")
     except upstream.ConnectFailed as error:
-        return Verdict(Outcome.LOADING, f"not listening: {error}")
+        return Verdict(_unconnected(error.__cause__), f"no connection: {error}")
     except upstream.Silent as error:
         return Verdict(Outcome.SILENT, str(error))
     except upstream.UpstreamError as error:
@@ -50,6 +52,16 @@ async def one_token(socket: str, model: str, *, deadline_s: float) -> Verdict:
     if status == 200 and _has_token(answer):
         return Verdict(Outcome.TOKEN)
     return Verdict(Outcome.BROKEN, f"HTTP {status}: {answer[:200].decode(errors='replace')}")
+
+
+def _unconnected(cause: BaseException | None) -> Outcome:
+    match cause:
+        case ConnectionRefusedError() | FileNotFoundError():
+            return Outcome.LOADING
+        case TimeoutError() | BlockingIOError():  # its queue of connections is full
+            return Outcome.SILENT
+        case _:
+            return Outcome.UNTRIED
 
 
 async def _exchange(socket: str, message: bytes, deadline_s: float) -> tuple[int, bytes]:

@@ -34,8 +34,8 @@ class Pace:
 
     probe_every_s: float = 10.0
     probe_deadline_s: float = 10.0
-    patience_s: float = 600.0
-    """For a probe that waits behind long prompts. It is no hang as long as the engine spends CPU time."""
+    patience_s: float = 120.0
+    """For an engine that spends CPU time, yet answers no probe, while no request of ours runs."""
     drain_s: float = 2.0
     """For requests that still run. The gateway has drained before it stops its engines."""
     grace_s: float = 3.0
@@ -44,8 +44,9 @@ class Pace:
     """Before the second start; doubled for each further one."""
     pause_cap_s: float = 30.0
     stable_s: float = 60.0
-    """One that was ready for so long did start: the count of failures begins anew."""
+    """One that was ready for so long is started again without a longer pause."""
     attempts: int = 5
+    """Starts in a row that did not come to a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,21 +125,22 @@ class Process:
             raise
 
     async def _keep(self, child: Child | None) -> None:
-        failures = 0
+        failed = unstable = 0
         was_ready = False
         while True:
             self._show(State.STARTING)
             problem = await self._live(child)
             child = None
             was_ready = was_ready or problem.ready_s > 0
-            failures = 1 if problem.ready_s >= self._pace.stable_s else failures + 1
+            failed = 0 if problem.ready_s > 0 else failed + 1
+            unstable = 0 if problem.ready_s >= self._pace.stable_s else unstable + 1
             if self._correct(problem):
                 continue
             # What the engine itself named at its very first start will not go away by itself.
-            if failures >= self._pace.attempts or (problem.diagnosis and not was_ready):
+            if failed >= self._pace.attempts or (problem.diagnosis and not was_ready):
                 self._show(State.FAILED, problem.text)
                 return
-            pause_s = min(self._pace.pause_s * 2 ** (failures - 1), self._pace.pause_cap_s)
+            pause_s = min(self._pace.pause_s * 2 ** max(0, unstable - 1), self._pace.pause_cap_s)
             self._show(State.STARTING, f"{problem.text}; next start in {pause_s:g} s")
             await asyncio.sleep(pause_s)
 
@@ -202,18 +204,25 @@ class Process:
         return child.fate()
 
     async def _silence(self, child: Child) -> str | None:
-        """None while it answers, or plainly works on something else; else what is wrong."""
-        began = time.monotonic()
+        """None while it answers; else what is wrong.
+
+        A probe that waits behind long prompts is no hang: the engine spends CPU time, and the requests that it works
+        on run. Should it only spin, then the gateway gives those up one by one, and the patience begins.
+        """
+        patient_since = time.monotonic()
         cpu_s = await asyncio.to_thread(child.cpu_s)
         while True:
+            began = time.monotonic()
             verdict = await probe.one_token(self._job.socket, self._job.model, deadline_s=self._pace.probe_deadline_s)
-            if verdict.outcome is Outcome.TOKEN or self._heard_since(began):
+            if verdict.outcome in (Outcome.TOKEN, Outcome.UNTRIED) or self._heard_since(began):
                 return None
             if verdict.outcome is not Outcome.SILENT:
                 return f"the engine gives no token any more: {verdict.detail}"
             before_s, cpu_s = cpu_s, await asyncio.to_thread(child.cpu_s)
+            if self._entry.running:
+                patient_since = time.monotonic()
             busy = cpu_s - before_s > BUSY_SHARE * self._pace.probe_deadline_s
-            if not busy or time.monotonic() - began > self._pace.patience_s:
+            if not busy or time.monotonic() - patient_since > self._pace.patience_s:
                 return f"the engine hangs: {verdict.detail}"
 
     def _heard_since(self, moment: float) -> bool:

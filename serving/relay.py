@@ -1,8 +1,8 @@
 """The hot path as plain ASGI: read the body, decide, wait for a slot, ask the engine, pass on what it says.
 
 Life of a request: body read (capped, with a rate floor) → `proxy.decide` → line of the model → request to the engine
-→ first byte → events or whole answer → counted. From the decision on, a watcher waits for the client to leave; when
-it does, whatever is under way is cancelled, and closing the engine's connection on the way out frees its slot.
+→ first byte → events or whole answer → counted. From the body's end on the visitor is watched: when it leaves,
+whatever is under way is cancelled, and closing the engine's connection on the way out frees its slot.
 A pipelining client is the one exception: uvicorn stops reading from it, so its leaving shows at the end only.
 """
 

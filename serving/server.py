@@ -46,11 +46,10 @@ async def _serve(deployment: Deployment, engines: tuple[Engine, ...], listener: 
     app = gateway.create_app(board, keys.Keyring([keys.operator_key(paths.key_file())]))
     server = Server(gateway.uvicorn_config(app, graceful_s=service.GRACE_S))
     service.record(deployment, os.getpid())
-    starting = asyncio.create_task(fleet.start())
     try:
+        await fleet.start()
         await server.serve(sockets=[listener])
     finally:
-        starting.cancel()
         await fleet.stop()
         paths.service_file().unlink(missing_ok=True)
 

@@ -19,6 +19,8 @@ from serving.identity import Identity
 GRACE_S = 10.0
 """How long `down` lets running answers finish before it ends the gateway."""
 BIND_S = 20.0
+SPARE_S = 10.0
+"""On top, for the engines to end after the gateway has drained."""
 POLL_S = 0.05
 
 
@@ -133,7 +135,7 @@ def gateway_log() -> Path:
 def stop(*, grace_s: float = GRACE_S) -> Service | None:
     """End the gateway; it drains and ends its engines. None when nothing was running."""
     service = running()
-    if service is not None and not identity.end(service.process, grace_s=grace_s + 5.0):
+    if service is not None and not identity.end(service.process, grace_s=grace_s + SPARE_S):
         raise EngineError("the gateway does not end", where=f"pid {service.process.pid}")
     paths.service_file().unlink(missing_ok=True)
     return service

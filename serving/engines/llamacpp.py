@@ -83,11 +83,11 @@ class LlamaCpp:
 
     def command(self, launch: Launch) -> Command:
         settings = launch.settings
-        names = (part for name in (launch.model, *launch.aliases) for part in ("--name", name))
         return Command(
             argv=(
-                *(str(launch.environment / "bin" / "python"), str(launch.environment / SERVER)),
-                *("--model", str(launch.weights), *names, "--socket", str(launch.socket)),
+                *(f"{launch.environment}/bin/python", f"{launch.environment}/{SERVER}"),
+                # No aliases: it serves any name a request has, and answers with the alphabetically first it knows.
+                *("--model", launch.weights, "--name", launch.model, "--socket", launch.socket),
                 *("--context", str(settings.context_tokens), "--slots", str(settings.slots)),
                 *("--threads", str(settings.threads)),
             ),

@@ -17,8 +17,7 @@ def main() -> None:
 
     params = xllamacpp.CommonParams()
     params.model.path = options.model
-    # A set that llama.cpp iterates in its own order: /v1/models may show an alias as the id.
-    params.model_alias = set(options.name)
+    params.model_alias = {options.name}
     params.hostnames = [options.socket]
     # One context for all slots together, split evenly.
     params.n_ctx = options.context * options.slots
@@ -47,7 +46,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="GGUF file")
-    parser.add_argument("--name", action="append", required=True, help="name to serve it under; may be repeated")
+    parser.add_argument("--name", required=True, help="what answers call the model")
     parser.add_argument("--socket", required=True, help="path of the unix socket")
     parser.add_argument("--context", type=int, required=True, help="tokens of one request")
     parser.add_argument("--slots", type=int, required=True, help="requests served at once")

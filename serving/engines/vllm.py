@@ -49,8 +49,8 @@ class Vllm:
         settings = launch.settings
         return Command(
             argv=(
-                *(str(launch.environment / "bin" / "python"), "-m", "vllm.entrypoints.cli.main"),
-                *("serve", str(launch.weights), "--uds", str(launch.socket)),
+                *(f"{launch.environment}/bin/python", "-m", "vllm.entrypoints.cli.main"),
+                *("serve", launch.weights, "--uds", launch.socket),
                 *("--served-model-name", launch.model, *launch.aliases),
                 *("--max-model-len", str(settings.context_tokens), "--max-num-seqs", str(settings.slots)),
                 # Sampling defaults are the request's business: a file in the repository must not change answers.
@@ -83,8 +83,8 @@ class Vllm:
             "DO_NOT_TRACK": "1",
             # Listeners between its own processes: on loopback, whatever address the box has.
             "VLLM_HOST_IP": "127.0.0.1",
-            "HOME": str(launch.state),
-            "VLLM_CACHE_ROOT": str(launch.state / "vllm"),
+            "HOME": launch.state,
+            "VLLM_CACHE_ROOT": f"{launch.state}/vllm",
             "VLLM_ENGINE_READY_TIMEOUT_S": str(int(self.start_timeout_s(launch.variant))),
             "OMP_NUM_THREADS": str(launch.settings.threads),
         }
@@ -182,7 +182,7 @@ class VllmCpu(Vllm):
 
     def _environment(self, launch: Launch) -> dict[str, str]:
         return super()._environment(launch) | {
-            "PYTHONPATH": str(launch.environment / "ours"),
+            "PYTHONPATH": f"{launch.environment}/ours",
             "VLLM_TARGET_DEVICE": "cpu",
             # One process instead of three: 5 s and 1 GB less, and no core set aside for a scheduler.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

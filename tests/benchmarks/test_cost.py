@@ -1,4 +1,4 @@
-"""The known answers of the cost reference, and what must hold of every price."""
+"""Known answers of the cost model, and what must hold of every price."""
 
 from __future__ import annotations
 

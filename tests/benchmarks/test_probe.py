@@ -115,5 +115,5 @@ def test_receipts_outweigh_the_list_of_models_and_unknown_stays_none() -> None:
     assert msgspec.to_builtins(silent) == {
         "url": "http://x/v1",
         "model": "chat",
-        **dict.fromkeys(("revision", "engine", "engine_version", "lock", "context_tokens", "hardware")),
+        **dict.fromkeys(("revision", "engine", "engine_version", "lock", "context_tokens", "slots", "hardware")),
     }

@@ -10,7 +10,7 @@ from tests.benchmarks.streams import cell, record, result, steady_records
 def test_one_row_per_point_with_its_figures() -> None:
     text = report(result(cell(steady_records(1, 12)), cell(steady_records(2, 12), concurrency=2)))
     rows = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in rows] == ["c", "---", "1", "2"]
+    assert [row[0] for row in rows] == ["c", "--:", "1", "2"]
     first = dict(zip(rows[0], rows[2], strict=True))
     assert first["output tok/s"] == "10.0"
     assert first["TTFT p50"] == "100"
@@ -40,7 +40,7 @@ def test_unknown_is_said_and_an_unfinished_run_warned_of() -> None:
     assert "**Not valid: it was interrupted. Not to be priced or quoted.**" in text
     assert "hardware unknown" in text
     assert "revision unknown" in text
-    [row] = [line for line in text.splitlines() if line.startswith("| 1")]
+    [row] = [line for line in text.splitlines() if line.startswith("|   1")]
     assert row.count("unknown") == 9
     assert row.split()[-4:] == ["none", "|", "FAILED", "|"]
 
@@ -50,3 +50,11 @@ def test_replicates_give_an_interval_from_three_on() -> None:
     assert "it needs three replicates" in report(two)
     three = result(*(cell(steady_records(1, 12), replicate=turn) for turn in range(3)))
     assert "c = 1: 10.0 output tok/s over 3 replicates, 95 % [10.0, 10.0]" in report(three)
+
+
+def test_more_in_flight_than_slots_is_said() -> None:
+    measured = result(cell(steady_records(2, 12), concurrency=2))
+    narrow = msgspec.structs.replace(measured.server, slots=1)
+    assert "above c = 1 the wait for a place is in TTFT" in report(msgspec.structs.replace(measured, server=narrow))
+    wide = msgspec.structs.replace(measured.server, slots=2)
+    assert "wait for a place" not in report(msgspec.structs.replace(measured, server=wide))

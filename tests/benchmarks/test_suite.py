@@ -5,9 +5,9 @@ import pytest
 from benchmarks.suite import Order
 
 
-def test_by_default_a_point_is_two_rounds_and_ten_seconds_after_two_of_warm_up() -> None:
+def test_by_default_a_point_is_four_rounds_and_ten_seconds_after_two_of_warm_up() -> None:
     shape = Order().shape(8)
-    assert (shape.concurrency, shape.warmups, shape.requests, shape.window_s) == (8, 16, 16, 10)
+    assert (shape.concurrency, shape.warmups, shape.requests, shape.window_s) == (8, 16, 32, 10)
 
 
 def test_a_stated_number_of_requests_is_that_number() -> None:
@@ -27,6 +27,6 @@ def test_replicates_are_interleaved_and_shuffled_by_the_seed() -> None:
 
 def test_the_forecast_counts_every_request_and_the_least_window() -> None:
     order = Order(concurrencies=(1, 4), replicates=2)
-    # Of c = 1: 8 to measure, 2 to warm up, 1 to drain; of c = 4: 8, 8 and 4; twice.
-    assert order.forecast_s(5) == 2 * 5 * (11 + 20)
+    # Of c = 1: 8 to measure, 2 to warm up, 1 to drain; of c = 4: 16, 8 and 4; twice.
+    assert order.forecast_s(5) == 2 * 5 * (11 + 28)
     assert order.forecast_s(0.001) == pytest.approx(2 * (10 + 10), rel=0.01)

@@ -203,7 +203,7 @@ def deployed(world: World, name: str) -> Iterator[Endpoint]:
             real=target.real,
             context_tokens=planned["settings"]["context_tokens"],
             slots=planned["settings"]["slots"],
-            socket=Path(planned["socket"]),
+            socket=Path(planned["launch"]["socket"]),
         )
     finally:
         world.run(project, "down")

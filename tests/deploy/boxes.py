@@ -82,9 +82,7 @@ class StubEngine:
         return 100_000_000
 
     def command(self, launch: Launch) -> Command:
-        return Command(
-            argv=(self.name, str(launch.weights), str(launch.socket)), env={"THREADS": str(launch.settings.threads)}
-        )
+        return Command(argv=(self.name, launch.weights, launch.socket), env={"THREADS": str(launch.settings.threads)})
 
     def start_timeout_s(self, variant: Variant) -> float:
         return 60.0

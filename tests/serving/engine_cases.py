@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from deploy.engine import Launch, Settings
@@ -58,10 +57,10 @@ def launch(weights: Variant, settings: Settings, aliases: tuple[str, ...] = ("sm
         model="chat",
         aliases=aliases,
         variant=weights,
-        weights=Path("/weights"),
-        socket=Path("/run/e.sock"),
-        environment=Path("/environment"),
-        state=Path("/state"),
+        weights="/weights",
+        socket="/run/e.sock",
+        environment="/environment",
+        state="/state",
         settings=settings,
     )
 

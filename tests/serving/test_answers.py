@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving import answers
@@ -106,11 +106,13 @@ def test_complaints_about_the_request_are_passed_on_when_presentable(message: ob
     assert refusal(400, {"message": message}).message == (shown or "the engine refused the request")
 
 
+@settings(deadline=None)
 @given(st.integers(400, 599), st.binary(max_size=100))
 def test_any_bytes_with_any_status(status: int, body: bytes) -> None:
     assert 400 <= answers.refusal(status, body).status < 600
 
 
+@settings(deadline=None)
 @given(
     st.integers(400, 599),
     st.recursive(

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving import document
@@ -76,12 +76,14 @@ def test_many_values_are_too_large() -> None:
     assert refused(chat(stop=[0] * (document.MAX_MARKS + 1))).status == 413
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_are_read_or_refused(body: bytes) -> None:
     found = outcome(body)
     assert not isinstance(found, Refusal) or found.status == 400
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_reading_is_what_the_json_module_reads(value: Any) -> None:
     body = json.dumps({"value": value}).encode()

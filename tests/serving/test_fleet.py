@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from deploy import paths
-from deploy.engine import Command, Diagnosis, Engine, Settings
+from deploy.engine import Command, Diagnosis, Engine, Launch, Settings
 from deploy.errors import EngineError
 from deploy.plan import ModelPlan, Plan
 from serving import identity, records
@@ -21,6 +21,7 @@ from serving.board import Board, State
 from serving.fleet import Fleet, end_all
 from serving.process import Pace
 from serving.records import Record
+from tests.deploy.boxes import variant
 from tests.serving.watched import LIMIT_S, fake, python
 
 QUICK = Pace(probe_every_s=0.1, probe_deadline_s=1.0, pause_s=0.01, attempts=2)
@@ -37,6 +38,10 @@ class Howler:
         if "howling" not in log:
             return None
         return Diagnosis(cause="too long", evidence="howling", hint="context = 32", context_tokens=32)
+
+    def command(self, launch: Launch) -> Command:
+        assert launch.settings.context_tokens == 32
+        return fake(Path(launch.socket))
 
 
 ENGINES = (cast("Engine", Howler()),)
@@ -58,9 +63,16 @@ def planned(folder: Path, model: str, command: Command | None = None) -> ModelPl
         because=(),
         rejected=(),
         command=command or fake(socket),
-        environment=str(folder),
-        weights=str(folder),
-        socket=str(socket),
+        context_fixed=False,
+        launch=Launch(
+            model=model,
+            variant=variant(),
+            weights=str(folder),
+            socket=str(socket),
+            environment=str(folder),
+            state=str(folder),
+            settings=Settings(context_tokens=64, slots=2, threads=1),
+        ),
         log=str(folder / f"{model}.log"),
         start_timeout_s=LIMIT_S,
     )
@@ -121,13 +133,9 @@ def test_a_model_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
 def test_a_corrected_context_is_what_the_board_promises(tmp_path: Path) -> None:
     too_long = planned(tmp_path, "a", python("print('howling'); raise SystemExit(1)"))
 
-    def recommand(model: ModelPlan, tokens: int) -> Command:
-        assert (model, tokens) == (too_long, 32)
-        return fake(Path(model.socket))
-
     async def scene() -> None:
         board = Board()
-        fleet = Fleet(plan(too_long), board, ENGINES, recommand=recommand, pace=QUICK)
+        fleet = Fleet(plan(too_long), board, ENGINES, pace=QUICK)
         await fleet.start()
         await settled(board)
         assert [(entry.state, entry.served.context_tokens) for entry in board] == [(State.READY, 32)]
@@ -136,11 +144,28 @@ def test_a_corrected_context_is_what_the_board_promises(tmp_path: Path) -> None:
 
         # The next gateway plans the same, and finds what was corrected.
         board = Board()
-        fleet = Fleet(plan(too_long), board, ENGINES, recommand=recommand, pace=QUICK)
+        fleet = Fleet(plan(too_long), board, ENGINES, pace=QUICK)
         await fleet.start()
         await settled(board)
         assert [(entry.state, entry.served.context_tokens) for entry in board] == [(State.READY, 32)]
         assert pid_of("a") == pid
+        await fleet.stop()
+
+    asyncio.run(scene())
+
+
+def test_a_context_that_the_user_set_is_not_corrected(tmp_path: Path) -> None:
+    too_long = planned(tmp_path, "a", python("print('howling'); raise SystemExit(1)"))
+
+    async def scene() -> None:
+        board = Board()
+        fixed = msgspec.structs.replace(too_long, context_fixed=True)
+        fleet = Fleet(plan(fixed), board, ENGINES, pace=QUICK)
+        await fleet.start()
+        await settled(board)
+        (entry,) = board
+        assert (entry.state, entry.served.context_tokens) == (State.FAILED, 64)
+        assert "context = 32" in entry.detail
         await fleet.stop()
 
     asyncio.run(scene())
@@ -185,7 +210,7 @@ def test_engines_of_a_killed_gateway_are_adopted_or_ended(tmp_path: Path) -> Non
     orphan(tmp_path, same, other, gone)
     before = {name: record.process for name, record in records.read_all().items()}
     assert all(process.alive for process in before.values())
-    changed = msgspec.structs.replace(other, command=fake(Path(other.socket), "chunks=9"))
+    changed = msgspec.structs.replace(other, command=fake(Path(other.launch.socket), "chunks=9"))
 
     async def scene() -> None:
         board = Board()
@@ -230,7 +255,7 @@ def test_engines_of_a_killed_gateway_can_be_ended_without_another(tmp_path: Path
     before = records.read_all()["a"].process
     assert end_all(grace_s=LIMIT_S) == ("a",)
     assert not before.alive
-    assert not Path(model.socket).exists()
+    assert not Path(model.launch.socket).exists()
     assert end_all(grace_s=LIMIT_S) == ()
 
 
@@ -240,7 +265,9 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(tmp_path: Path) -> None:
         assert found
         earlier = msgspec.structs.replace(found, started=found.started - 1)
         model = planned(tmp_path, "a")
-        records.write(Record(model="a", process=earlier, planned=model.command, context_tokens=64, socket=model.socket))
+        records.write(
+            Record(model="a", process=earlier, planned=model.command, context_tokens=64, socket=model.launch.socket)
+        )
         assert end_all(grace_s=LIMIT_S) == ()
         assert found.alive
         assert records.read_all() == {}

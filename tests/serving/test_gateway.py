@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from serving import gateway
 from serving.board import State
 from tests.serving.rig import CHAT, KEY, Answer, Conversation, Rig, body, play, post, request
 
@@ -29,6 +32,15 @@ def test_everything_needs_the_key(tmp_path: Path, path: str) -> None:
         assert (await rig.stats())["path"] == ""
 
     play(scene, tmp_path)
+
+
+def test_no_second_http_stack_and_no_middleware_on_the_path() -> None:
+    """Either would cost several times what the whole gateway does."""
+    program = "import sys, serving.gateway as g; print(*sys.modules, sep='\\n')"
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"httpx", "httpx2", "aiohttp", "requests"} & set(modules)
+    source = Path(gateway.__file__).read_text()
+    assert "middleware" not in source
 
 
 def test_alive_and_ready_need_none(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ def test_the_command_says_what_the_plan_says() -> None:
     assert option(command.argv, "--context") == "4096"
     assert option(command.argv, "--slots") == "8"
     assert option(command.argv, "--threads") == "2"
-    names = [value for flag, value in zip(command.argv, command.argv[1:], strict=False) if flag == "--name"]
-    assert names == ["chat", "small", "fast"]
+    # Several would make it answer as the alphabetically first of them, whichever was asked for.
+    assert option(command.argv, "--name") == "chat"
     assert command.env["PYTHONSAFEPATH"] == "1"
 
 
@@ -117,7 +117,7 @@ def test_the_server_hands_everything_on(tmp_path: Path) -> None:
         )
     )
     assert given["model"] == {"path": "/weights"}
-    assert given["model_alias"] == ["chat", "fast", "small"]
+    assert given["model_alias"] == ["chat"]
     assert given["hostnames"] == [str(stale)]
     assert (given["n_ctx"], given["n_parallel"]) == (32768, 8)
     assert given["cpuparams"] == given["cpuparams_batch"] == {"n_threads": 2}

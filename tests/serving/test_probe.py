@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,6 +60,24 @@ def test_silence_has_a_deadline(tmp_path: Path) -> None:
 def test_before_anybody_listens_it_is_loading(tmp_path: Path) -> None:
     verdict = asyncio.run(probe.one_token(str(tmp_path / "e.sock"), "tiny", deadline_s=1.0))
     assert verdict.outcome is Outcome.LOADING
+
+
+def test_want_of_our_own_is_not_held_against_the_engine(tmp_path: Path) -> None:
+    async def scene() -> Verdict:
+        path = tmp_path / "e.sock"
+        async with engine(path, ""):
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            # Every descriptor below the limit is in use: the loop's own are open already.
+            held = [os.open("/dev/null", os.O_RDONLY) for _ in range(3)]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(held) + 1, hard))
+            try:
+                return await probe.one_token(str(path), "tiny", deadline_s=LIMIT_S)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                for descriptor in held:
+                    os.close(descriptor)
+
+    assert asyncio.run(scene()).outcome is Outcome.UNTRIED
 
 
 def test_503_is_loading(tmp_path: Path) -> None:

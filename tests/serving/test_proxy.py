@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving import document, proxy
@@ -57,6 +57,7 @@ def test_no_key(headers: list[tuple[bytes, bytes]]) -> None:
     assert b"sk-ow-test" not in caught.value.body
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([b"authorization", b"x-api-key", b"host"]), st.binary(max_size=40)), max_size=4)
 )
@@ -80,6 +81,7 @@ FIELDS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(FIELDS | st.text(max_size=8), JSON, max_size=6), st.sampled_from([CHAT, COMPLETION, EMBEDDING]))
 def test_any_object_is_an_order_or_a_refusal(fields: dict[str, Any], path: str) -> None:
     found = outcome(json.dumps({"model": "chat", **fields}).encode(), path)
@@ -89,6 +91,7 @@ def test_any_object_is_an_order_or_a_refusal(fields: dict[str, Any], path: str) 
         assert json.loads(found.body)["model"] == "chat"
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(["temperature", "seed", "stop", "user", "metadata"]), JSON, max_size=5),
     st.sampled_from(["chat", "gpt-4"]),

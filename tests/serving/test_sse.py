@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.sse import MAX_EVENT_BYTES, Stream
@@ -34,6 +34,7 @@ def feed(stream: Stream, *parts: bytes) -> bytes:
     return out
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, len(WHOLE))), st.booleans(), st.booleans())
 def test_cut_anywhere(cuts: set[int], hide: bool, crlf: bool) -> None:
     text = WHOLE.replace(b"\n", b"\r\n") if crlf else WHOLE
