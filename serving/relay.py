@@ -9,6 +9,7 @@ A pipelining client is the one exception: uvicorn stops reading from it, so its 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from serving import answers, document, proxy, upstream
 from serving.admission import Admission
@@ -132,6 +133,7 @@ class Relay:
         stream = Stream(hide_usage=order.hide_usage)
         try:
             while data:
+                order.entry.heard_s = time.monotonic()
                 if events := stream.feed(data):
                     await reply.event(events)
                 if stream.refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_stream(tmp_path: Path, path: str, split: str) -> None:
         assert texts == ["t1 ", "t2 ", "t3 "]
         assert last["choices"][0]["finish_reason"] == "stop"
         assert done == "[DONE]"
+
+    play(scene, tmp_path)
+
+
+def test_a_stream_is_heard(tmp_path: Path) -> None:
+    """What keeps the fleet from probing an engine that plainly works."""
+
+    async def scene(rig: Rig) -> None:
+        assert rig.entry.heard_s is None
+        before_s = time.monotonic()
+        await rig.ask(script="chunks=3", stream=True)
+        assert rig.entry.heard_s is not None
+        assert before_s <= rig.entry.heard_s <= time.monotonic()
 
     play(scene, tmp_path)
 
