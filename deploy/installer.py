@@ -16,21 +16,11 @@ from collections import deque
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from deploy import output, paths
+from deploy import bound, output, paths
 from deploy.errors import InstallError
 
 KEPT_LINES = 200
 LARGE = re.compile(r"Downloading (\S+ \((\d{3,}\.\d+MiB|[\d.]+GiB)\))")
-
-# uv ends with us, even by kill -9. Done by the child itself, as deploy.wheels does for pip.
-CHILD = """\
-import ctypes, os, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit("its parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 SETTINGS = {
     "index-url": "UV_DEFAULT_INDEX",
@@ -124,7 +114,7 @@ def decode(lines: list[str], code: int) -> InstallError:
 def _uv(arguments: list[str], env: dict[str, str]) -> None:
     """Run it to its end; Ctrl-C or our death ends it too."""
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", CHILD, str(os.getpid()), _binary(), *arguments],
+        bound.argv(_binary(), *arguments),
         # Not the user's folder: a uv.toml or pyproject.toml there speaks about another project.
         cwd=paths.environments_dir(),
         env=env,

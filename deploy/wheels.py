@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO
 
-from deploy import flock, output, paths
+from deploy import bound, flock, output, paths
 from deploy.errors import LockError, PlaceError
 from deploy.lockfile import SHA256, Wheel
 
@@ -28,18 +28,6 @@ VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
 PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 FOUND_HASH = re.compile(r"Got\s+([0-9a-f]{64})")
 BROKEN_BY = re.compile(r"after connection broken by (.*?): /")
-
-# pip ends with us, even by kill -9. Done by the child itself: a preexec_fn would run between fork and exec,
-# where a process with threads (the progress bar has one) may hang.
-PIP = """\
-import ctypes, os, runpy, signal, sys
-parent = int(sys.argv.pop(1))
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        sys.exit("its parent is gone")
-runpy.run_module("pip", run_name="__main__", alter_sys=True)
-"""
 
 
 def read(wheel: Wheel, offset: int, arriving: Callable[[float], None]) -> Generator[bytes, None, None]:
@@ -102,7 +90,7 @@ def _pip(scratch: Path, requirement: Path, arriving: Callable[[float], None]) ->
     options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-cache-dir", "--progress-bar", "raw"]
     download = ["download", *options, "-d", str(scratch), "-r", str(requirement)]
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", PIP, str(os.getpid()), *download],
+        bound.argv(sys.executable, "-P", "-m", "pip", *download),
         env=os.environ | {"TMPDIR": str(scratch), "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
