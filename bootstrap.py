@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import sys
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 MINIMUM = (3, 11)
+LEAST_FREE_BYTES = 20 * 1000 * 1000
 PR_SET_PDEATHSIG = 1
 
 
@@ -99,7 +101,8 @@ def die_with_parent():
 
 def explain(words):
     lines = [line for line in words.splitlines() if line.strip()] or ["no message"]
-    if "No space left" in words:
+    # Some steps swallow the reason: a full disk is told by looking.
+    if "No space left" in words or shutil.disk_usage(ROOT).free < LEAST_FREE_BYTES:
         return fail("no disk space for .venv", "df -h " + ROOT)
     if any(sign in words for sign in ("Connection", "connect", "resolve", "timed out", "No matching distribution")):
         return fail(

@@ -5,6 +5,7 @@ before its command runs, and deploy/ knows serving/ and benchmarks/ by name only
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -91,6 +92,8 @@ def ownweights() -> None:
 
 def main() -> None:
     """Entry point: errors become ``error:`` and ``hint:`` with a stable exit code."""
+    # A killed make, a supervisor: what Ctrl-C cleans up is cleaned up then too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))
 
 
