@@ -117,7 +117,7 @@ def _uv(arguments: list[str], env: dict[str, str]) -> None:
         bound.argv(_binary(), *arguments),
         # Not the user's folder: a uv.toml or pyproject.toml there speaks about another project.
         cwd=paths.environments_dir(),
-        env=env,
+        env=env | {"UV_CACHE_DIR": str(paths.uv_cache())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -43,6 +43,11 @@ def wheels_dir() -> Path:
     return cache_dir() / "wheels"
 
 
+def uv_cache() -> Path:
+    """uv's packages, which it links into the environments. UV_CACHE_DIR moves it."""
+    return Path(os.environ.get("UV_CACHE_DIR") or cache_dir() / "uv")
+
+
 def logs_dir() -> Path:
     """One log per engine process, and the gateway's."""
     return state_dir() / "logs"
@@ -113,6 +118,7 @@ def places() -> dict[str, Path]:
         "cache": cache_dir(),
         "environments": environments_dir(),
         "wheels": wheels_dir(),
+        "packages": uv_cache(),
         "logs": logs_dir(),
         "key": key_file(),
         "deployment": deployment_file(),

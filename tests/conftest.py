@@ -16,11 +16,13 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def _own_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our places, the Hugging Face cache and the Hub's address, of this test alone."""
     monkeypatch.setenv("OWNWEIGHTS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
+    # Shared by all tests of a run: what one has fetched need not be fetched again.
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "uv"))
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(variable, raising=False)

@@ -13,6 +13,7 @@ from deploy.errors import UserError
 
 def test_ownweights_home_moves_everything_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OWNWEIGHTS_HOME", "/elsewhere")
+    monkeypatch.delenv("UV_CACHE_DIR")
     ours = {name: path for name, path in paths.places().items() if name != "weights"}
     assert all(path.is_relative_to("/elsewhere") for path in ours.values()), ours
 
