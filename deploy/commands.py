@@ -14,6 +14,7 @@ from deploy.hardware import Hardware
 from deploy.project import Project
 
 if TYPE_CHECKING:
+    from deploy.lockfile import Model, Variant
     from deploy.plan import ModelPlan
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -63,7 +64,7 @@ def pull(only: str | None, locked: bool, as_json: bool) -> None:
     decided = planning.make(here.config, found, hardware, engines(), prepare.layout())
     here.save(found)
     variants = [prepare.variant_of(found, planned) for planned in decided.models]
-    prepare.announce(decided, variants)
+    prepare.announce(decided, variants, only)
     pulled = puller.pull(tuple(variants), only=only)
     if as_json:
         output.dump(pulled)
@@ -80,15 +81,13 @@ def verify(full: bool, as_json: bool) -> int:
     from deploy import lockfile, verify
 
     found = lockfile.read(_here().lock_path)
-    findings = [
-        finding
-        for model in found.models
-        for variant in model.variants
-        if verify.present(variant)
-        for finding in verify.check(variant, full=full)
-    ]
+    variants = [variant for model in found.models for variant in _on_disk(model)]
+    findings = [finding for variant in variants for finding in verify.check(variant, full=full)]
     if as_json:
         output.dump(findings)
+    elif not findings:
+        count = sum(len(variant.files) for variant in variants)
+        output.say(f"as locked: {count} file(s), {output.size(sum(variant.size for variant in variants))}")
     else:
         output.table(
             ("FILE", "PROBLEM", "EXPECTED", "FOUND"),
@@ -207,6 +206,13 @@ def paths_(as_json: bool) -> None:
 
 def _here() -> Project:
     return project.find(Path.cwd())
+
+
+def _on_disk(model: Model) -> tuple[Variant, ...]:
+    """The variants that were pulled: a lock may hold more than this box needs. Where there is none, the first."""
+    from deploy import verify
+
+    return tuple(variant for variant in model.variants if verify.present(variant)) or model.variants[:1]
 
 
 def _hardware(recorded: Path | None) -> Hardware:

@@ -52,9 +52,9 @@ def prepare(
     decided = plan.make(project.config, lock, hardware, engines, layout())
     project.save(lock)
     variants = [variant_of(lock, planned) for planned in decided.models]
-    announce(decided, variants)
     for variant in variants:
         verify.refuse(variant, only="changed")
+    announce(decided, variants, only)
     with output.progress() as progress:
         puller.pull(tuple(variants), only=only, progress=progress)
     for variant in variants:
@@ -91,7 +91,7 @@ def variant_of(lock: Lock, planned: ModelPlan) -> Variant:
     return next(variant for variant in lock.model(planned.model).variants if variant.key == planned.variant)
 
 
-def announce(decided: Plan, variants: list[Variant]) -> None:
+def announce(decided: Plan, variants: list[Variant], only: str | None) -> None:
     """What was decided and what will be fetched, before the first byte."""
     for planned, variant in zip(decided.models, variants, strict=True):
         output.say(f"plan: `{planned.model}` runs on {planned.engine} {planned.engine_version} ({planned.device})")
@@ -99,5 +99,5 @@ def announce(decided: Plan, variants: list[Variant]) -> None:
             output.say(f"  because {reason}")
         missing = puller.missing_bytes(variant)
         if missing:
-            names = ", ".join(place.name for place in places.of(variant, variant.files[0]))
+            names = ", ".join(place.name for place in places.of(variant, variant.files[0], only))
             output.say(f"  to fetch: {output.size(missing)} of {output.size(variant.size)}, from {names}")
