@@ -138,7 +138,7 @@ def models(as_json: bool, quiet: bool) -> None:
                     row.total_params_b and f"{row.total_params_b}B",
                     row.context_length,
                     row.licence.spdx,
-                    row.pinned,
+                    "yes" if row.pinned else "no",
                 )
                 for row in rows
             ],
