@@ -98,6 +98,14 @@ class Engine(Protocol):
         """Small files of ours inside the environment: path relative to its root → content."""
         ...
 
+    @property
+    def cancels_whole_answers(self) -> bool:
+        """It stops at once when the client of a whole answer leaves, as every engine does for that of a stream.
+
+        Where it does not, the gateway asks for a stream and puts the whole answer together.
+        """
+        ...
+
     def refuse(self, variant: Variant, hardware: Hardware) -> Refusal | None:
         """None where it can run the variant on this hardware; memory is the plan's business."""
         ...

@@ -38,6 +38,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     created: int
     """Unix seconds, when it was planned."""
+    cancels_whole_answers: bool = True
+    """Of the engine, as its adapter says (``deploy.engine``)."""
 
 
 @dataclass(slots=True)

@@ -60,6 +60,9 @@ class Fleet:
         await asyncio.gather(*(process.stop(end=engines) for process in self._processes.values()))
 
     def _process(self, model: ModelPlan, pace: Pace | None) -> Process:
+        engine = self._engines.get((model.engine, model.device))
+        if engine is None:
+            raise EngineError(f"there is no engine `{model.engine}` for the {model.device}", hint="make deploy")
         served = Served(
             name=model.model,
             aliases=model.aliases,
@@ -70,10 +73,8 @@ class Fleet:
             context_tokens=model.settings.context_tokens,
             slots=model.settings.slots,
             created=int(time.time()),
+            cancels_whole_answers=engine.cancels_whole_answers,
         )
-        engine = self._engines.get((model.engine, model.device))
-        if engine is None:
-            raise EngineError(f"there is no engine `{model.engine}` for the {model.device}", hint="make deploy")
         entry = self._board.put(served)
         job = Job(
             model=model.model,

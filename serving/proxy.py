@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from serving import document
+from serving import assembly, document
 from serving.board import Board, Entry
 from serving.keys import Keyring
-from serving.parameters import Asked, Chat, check
+from serving.parameters import Asked, Chat, Embedding, check
 from serving.refusal import Refusal, overflow
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -33,6 +33,8 @@ class Order:
     stream: bool
     hide_usage: bool
     """The usage event was our wish, not the client's: take it out of the stream."""
+    as_stream: bytes | None
+    """``body`` as a request for a stream, where that is how to ask for a whole answer; see ``serving.assembly``."""
 
 
 def screen(headers: Headers) -> None:
@@ -85,12 +87,15 @@ def decide(path: str, body: bytes, values: dict[str, Any], board: Board) -> Orde
     hide_usage = _wants_no_usage(asked)
     if hide_usage:
         changes["stream_options"] = (values.get("stream_options") or {}) | {"include_usage": True}
+    asking = document.amend(body, values, changes)
+    assemble = _answers_whole(asked) and not entry.served.cancels_whole_answers and assembly.tellable(values)
     return Order(
         entry=entry,
         path=path,
-        body=document.amend(body, values, changes),
+        body=asking,
         stream=asked.stream is True,
         hide_usage=hide_usage,
+        as_stream=document.amend(asking, values | changes, assembly.AS_STREAM) if assemble else None,
     )
 
 
@@ -103,6 +108,11 @@ def _token(name: bytes, value: bytes) -> bytes:
         return value
     scheme, _, token = value.partition(b" ")
     return token.strip() if scheme.lower() == b"bearer" else b""
+
+
+def _answers_whole(asked: Asked) -> bool:
+    """A generated answer in one piece."""
+    return asked.stream is not True and not isinstance(asked, Embedding)
 
 
 def _wants_no_usage(asked: Asked) -> bool:

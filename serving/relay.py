@@ -1,8 +1,9 @@
 """The hot path as plain ASGI: read the body, decide, wait for a slot, ask the engine, pass on what it says.
 
 Life of a request: body read (capped, with a rate floor) → `proxy.decide` → line of the model → request to the engine
-→ first byte → events or whole answer → counted. From the body's end on the visitor is watched: when it leaves,
-whatever is under way is cancelled, and closing the engine's connection on the way out frees its slot.
+→ first byte → events passed on or put together, or a whole answer → counted. From the body's end on the visitor is
+watched: when it leaves, whatever is under way is cancelled, and closing the engine's connection on the way out frees
+its slot.
 A pipelining client is the one exception: uvicorn stops reading from it, so its leaving shows at the end only.
 """
 
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 from serving import answers, document, proxy, upstream
 from serving.admission import Admission
+from serving.assembly import Assembly
 from serving.board import Board, Entry, State
 from serving.metrics import NO_MODEL, Metrics, Tokens
 from serving.proxy import Order
@@ -26,6 +29,7 @@ MAX_ANSWER_BYTES = 128 * 1024 * 1024
 """A whole answer: a batch of embeddings is the largest."""
 MAX_COMPLAINT_BYTES = 64 * 1024
 CLIENT_LEFT = 499
+Take = Callable[[bytes], Awaitable[None]]
 HEAVY_BYTES = 128 * 1024
 """A body beyond this is read in a thread: parsing it would hold up everybody else's tokens."""
 
@@ -90,17 +94,22 @@ class Relay:
         """The engine's whole answer, or None where it was streamed. Raises Refusal."""
         _demand_ready(order.entry)  # it may have died while we were in line
         try:
-            exchange, first = await self._ask(order, reply)
-            try:
-                return await self._pass_on(order, exchange, first, reply)
-            finally:
-                exchange.close()
+            if order.as_stream and (whole := await self._exchange(order, order.as_stream, reply)):
+                return whole
+            return await self._exchange(order, order.body, reply)
         except UpstreamError as error:
             raise _refusal(error) from None
 
-    async def _ask(self, order: Order, reply: Reply) -> tuple[Exchange, bytes]:
+    async def _exchange(self, order: Order, body: bytes, reply: Reply) -> bytes | None:
+        exchange, first = await self._ask(order, body, reply)
+        try:
+            return await self._pass_on(order, exchange, first, reply)
+        finally:
+            exchange.close()
+
+    async def _ask(self, order: Order, body: bytes, reply: Reply) -> tuple[Exchange, bytes]:
         """The engine's first bytes; asked again, once, where it broke off before them."""
-        message = upstream.request(order.path, order.body, reply.request_id)
+        message = upstream.request(order.path, body, reply.request_id)
         try:
             return await self._first(order.entry, message)
         except (ConnectFailed, Died):
@@ -116,10 +125,16 @@ class Relay:
             raise
 
     async def _pass_on(self, order: Order, exchange: Exchange, first: bytes, reply: Reply) -> bytes | None:
-        """The whole answer, which the client may take its time to read, or None where it has been streamed."""
-        if order.stream and exchange.status == 200 and exchange.content_type == b"text/event-stream":
-            await self._events(order, exchange, first, reply)
-            return None
+        """The whole answer, which the client may take its time to read, or None.
+
+        None says that it has been streamed, or, to an order ``as_stream``, that the events did not tell all of it.
+        """
+        if exchange.status == 200 and exchange.content_type == b"text/event-stream":
+            if order.as_stream:
+                return await self._assembled(order.entry, exchange, first, reply)
+            if order.stream:
+                await self._streamed(order, exchange, first, reply)
+                return None
         reply.first_byte()
         if exchange.status >= 400:
             raise answers.refusal(exchange.status, await _collect(exchange, first, MAX_COMPLAINT_BYTES))
@@ -129,22 +144,40 @@ class Relay:
         reply.tokens = _tokens(answers.usage(body), 0)
         return body
 
-    async def _events(self, order: Order, exchange: Exchange, data: bytes, reply: Reply) -> None:
+    async def _streamed(self, order: Order, exchange: Exchange, first: bytes, reply: Reply) -> None:
         stream = Stream(hide_usage=order.hide_usage)
         try:
-            while data:
-                order.entry.heard_s = time.monotonic()
-                if events := stream.feed(data):
-                    await reply.event(events)
-                if stream.refusal:
-                    raise stream.refusal
-                if stream.ended:
-                    await reply.end()
-                    return
-                data = await exchange.read()
-            raise died()
+            await _follow(order.entry, exchange, first, stream, reply.event)
+            await reply.end()
         finally:
             reply.tokens = _tokens(stream.usage, stream.events)
+
+    async def _assembled(self, entry: Entry, exchange: Exchange, first: bytes, reply: Reply) -> bytes | None:
+        assembly = Assembly()
+
+        async def take(events: bytes) -> None:
+            reply.first_byte()
+            assembly.add(events)
+
+        await _follow(entry, exchange, first, Stream(hide_usage=False), take)
+        whole = assembly.whole()
+        if whole is not None:
+            reply.tokens = _tokens(answers.usage(whole), 0)
+        return whole
+
+
+async def _follow(entry: Entry, exchange: Exchange, data: bytes, stream: Stream, take: Take) -> None:
+    """Give ``take`` what ``stream`` lets pass until that has ended well. Raises Refusal where it does not."""
+    while data:
+        entry.heard_s = time.monotonic()
+        if events := stream.feed(data):
+            await take(events)
+        if stream.refusal:
+            raise stream.refusal
+        if stream.ended:
+            return
+        data = await exchange.read()
+    raise died()
 
 
 async def _collect(exchange: Exchange, first: bytes, limit_bytes: int) -> bytes:

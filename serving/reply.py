@@ -41,7 +41,8 @@ class Reply:
 
     def first_byte(self) -> None:
         """The engine has begun its answer; a stream notes that itself, at its first event."""
-        self.ttft_s = self.age_s
+        if self.ttft_s is None:
+            self.ttft_s = self.age_s
 
     async def whole(self, body: bytes) -> None:
         """An answer with status 200, in one piece."""

@@ -17,7 +17,11 @@ from serving.refusal import Refusal, died, nonsense
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 
-_MARKS = (b'"usage"', b'"finish_reason":"', b'"finish_reason": "', b"[DONE]", b'"error"')
+DONE = b"[DONE]"
+
+_NOTHING = b"null"
+"""llama.cpp says it at the start of each further prompt of a completion; OpenAI's clients stumble over it."""
+_MARKS = (b'"usage"', b'"finish_reason":"', b'"finish_reason": "', DONE, b'"error"', b"data: " + _NOTHING)
 
 
 class _Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +35,11 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _EVENT = msgspec.json.Decoder(_Event)
+
+
+def payload(event: bytes) -> bytes:
+    """What an event says; b"" for a comment."""
+    return b"\n".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:")).strip()
 
 
 class Stream:
@@ -77,11 +86,13 @@ class Stream:
                 return
 
     def _keep(self, event: bytes) -> bool:
-        data = b"\n".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:")).strip()
+        data = payload(event)
         if not data:
             # A comment keeps an open stream alive; before the first event there is no stream, and TTFT is no ping.
             return self.events > 0
-        if data == b"[DONE]":
+        if data == _NOTHING:
+            return False
+        if data == DONE:
             self.ended = self._finished
             self.refusal = None if self._finished else died()
             return self.ended

@@ -20,40 +20,7 @@ import httptools
 import msgspec
 import uvloop
 
-
-class Script(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with one request. Chunks are counted from 1; 0 means never."""
-
-    chunks: int = 4
-    """Tokens of the answer."""
-    interval_s: float = 0.0
-    """Before each chunk of a stream, and before an answer in one piece."""
-    hold: bool = False
-    """Never answer."""
-    stall_after: int = 0
-    """Go silent after this chunk, with the connection open."""
-    cut_after: int = 0
-    """Close the connection after this chunk."""
-    die_after: int = 0
-    """Kill the whole process after this chunk."""
-    drops: int = 0
-    """Close this many connections that carry the same request id, before a byte is answered."""
-    answer: str = "right"
-    """Or a name in ``_WRONG``."""
-    usage: bool = True
-    """Report usage where it is asked for."""
-    finish: bool = True
-    """Give a finish reason."""
-    done: int = 1
-    """How often to send [DONE]."""
-    error_after: int = 0
-    """As vLLM does when its core dies: an error event after this chunk, then [DONE]."""
-    split: bool = False
-    """Cut each event in two writes, with a pause between them."""
-    line_bytes: int = 0
-    """A line of this length that never ends, in place of the stream."""
-    pad_bytes: int = 0
-    """Extra bytes in each chunk."""
+from serving.engines.fake_script import MODELS, WRONG, Script, delta, head, timings, usage, whole
 
 
 class Seen(msgspec.Struct, kw_only=True):
@@ -128,7 +95,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         path = self._path.decode()
         if self._parser.get_method() == b"GET":
-            self._json(200, {"/stats": self._engine.seen, "/health": {"status": "ok"}}.get(path, _MODELS))
+            self._json(200, {"/stats": self._engine.seen, "/health": {"status": "ok"}}.get(path, MODELS))
             return
         seen = self._engine.seen
         seen.path, seen.headers, seen.body = path, self._headers, self._body.decode()
@@ -154,27 +121,28 @@ class Connection(asyncio.Protocol):
         elif script.hold:
             await asyncio.Event().wait()
         elif script.answer != "right":
-            self._transport.write(_WRONG[script.answer])
+            self._transport.write(WRONG[script.answer])
             self._transport.close()
         elif body.get("stream"):
             await self._stream(script, path, body)
         else:
             await asyncio.sleep(script.interval_s)
-            self._json(200, _whole(path, body["model"], script))
+            self._json(200, whole(path, body["model"], script))
 
     async def _stream(self, script: Script, path: str, body: dict[str, Any]) -> None:
-        self._transport.write(_head(200, "text/event-stream", "transfer-encoding: chunked"))
+        self._transport.write(head(200, "text/event-stream", "transfer-encoding: chunked"))
         if script.line_bytes:
             await self._endless(script.line_bytes)
-        for number in range(1, script.chunks + 1):
+        for number in range(1, script.chunks - script.kept + 1):
             if script.interval_s:
                 await asyncio.sleep(script.interval_s)
-            await self._event(_delta(path, body["model"], f"t{number} " + "x" * script.pad_bytes, None), script)
+            event = delta(path, body["model"], f"t{number} " + "x" * script.pad_bytes, None)
+            await self._event(event | timings(body, number), script)
             await self._misfortune(script, number)
-        reason = "stop" if script.finish else None
-        await self._event(_delta(path, body["model"], "", reason), script)
+        last = delta(path, body["model"], "", script.reason if script.finish else None)
+        await self._event(last | timings(body, script.chunks), script)
         if script.usage and (body.get("stream_options") or {}).get("include_usage"):
-            await self._event({"choices": [], "model": body["model"], "usage": _usage(script)}, script)
+            await self._event(last | {"choices": [], "usage": usage(script)}, script)
         for _ in range(script.done):
             await self._event("[DONE]", script)
         self._transport.write(b"0\r\n\r\n")
@@ -215,67 +183,9 @@ class Connection(asyncio.Protocol):
 
     def _json(self, status: int, value: object) -> None:
         body = msgspec.json.encode(value)
-        self._transport.write(_head(status, "application/json", f"content-length: {len(body)}") + body)
+        self._transport.write(head(status, "application/json", f"content-length: {len(body)}") + body)
         if self._headers.get("connection") == "close":
             self._transport.close()
-
-
-def _head(status: int, kind: str, *more: str) -> bytes:
-    lines = (f"HTTP/1.1 {status} X", "server: fake", f"content-type: {kind}", "set-cookie: secret=1", *more)
-    return "\r\n".join((*lines, "", "")).encode()
-
-
-def _wrong(status: int, body: bytes, kind: str = "application/json") -> bytes:
-    return _head(status, kind, f"content-length: {len(body)}", "location: /elsewhere") + body
-
-
-_MODELS = {"object": "list", "data": [{"id": "fake", "object": "model"}]}
-_RIGHT = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"t1"},"finish_reason":"stop"}]}'
-_WRONG = {
-    "html": _wrong(200, b"<h1>It works</h1>", "text/html"),
-    "redirect": _wrong(307, b"{}"),
-    "early": b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + _wrong(200, _RIGHT),
-    "error": _wrong(200, b'{"error":{"message":"Traceback in /srv/x.py","code":500}}'),
-    "garbage": b"SSH-2.0-OpenSSH_9.2\r\n",
-    "llamacpp-overflow": _wrong(
-        400,
-        b'{"error":{"code":400,"message":"request (3030 tokens) exceeds the available context size (1024 tokens), '
-        b'try increasing it","type":"exceed_context_size_error","n_prompt_tokens":3030,"n_ctx":1024}}',
-    ),
-    "vllm-overflow": _wrong(
-        400,
-        b'{"error":{"message":"This model\'s maximum context length is 1024 tokens. However, you requested 10 output '
-        b'tokens and your prompt contains at least 1015 input tokens","type":"BadRequestError","code":400}}',
-    ),
-    "crash": _wrong(500, b'{"error":{"message":"Traceback: /srv/engine.py line 7","code":500}}'),
-}
-
-
-def _usage(script: Script) -> dict[str, Any]:
-    return {
-        "prompt_tokens": 7,
-        "completion_tokens": script.chunks,
-        "total_tokens": 7 + script.chunks,
-        "prompt_tokens_details": {"cached_tokens": 3},
-    }
-
-
-def _delta(path: str, model: str, text: str, reason: str | None) -> dict[str, Any]:
-    said = {"delta": {"content": text}} if path.endswith("chat/completions") else {"text": text}
-    return {"id": "fake-1", "model": model, "choices": [{"index": 0, **said, "finish_reason": reason}]}
-
-
-def _whole(path: str, model: str, script: Script) -> dict[str, Any]:
-    text = "".join(f"t{number} " for number in range(1, script.chunks + 1))
-    answer: dict[str, Any] = {"id": "fake-1", "object": "chat.completion", "created": 0, "model": model}
-    if path.endswith("embeddings"):
-        answer |= {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}]}
-    elif path.endswith("chat/completions"):
-        message = {"role": "assistant", "content": text}
-        answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
-    else:
-        answer["choices"] = [{"index": 0, "text": text, "finish_reason": "stop"}]
-    return answer | ({"usage": _usage(script)} if script.usage else {})
 
 
 async def serve(path: Path, script: str) -> None:

@@ -58,6 +58,8 @@ class LlamaCpp:
     device: Device = "cpu"
     version = "2026.10.11549"
     requirements = Path(__file__).with_name("requirements") / "llamacpp.txt"
+    cancels_whole_answers = False
+    """It looks for a closed connection after a second in which no request had a result: never, on a busy box."""
 
     @property
     def files(self) -> dict[str, str]:

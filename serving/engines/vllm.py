@@ -40,6 +40,7 @@ class Vllm:
     name = "vllm"
     device: Device
     version: str
+    cancels_whole_answers = True
 
     @property
     def files(self) -> dict[str, str]:

@@ -172,12 +172,12 @@ class Endpoint:
         name = RUNNING[self.engine]
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))))
 
-    def await_running(self, wanted: int, *, within_s: float, every_s: float = 0.05) -> None:
+    def await_running(self, wanted: int, *, within_s: float) -> None:
         """The engine tells its load only when asked, so it is asked until the deadline."""
         deadline = time.monotonic() + within_s
         while (found := self.running()) != wanted:
             assert time.monotonic() < deadline, f"the engine runs {found} requests after {within_s} s, not {wanted}"
-            time.sleep(every_s)
+            time.sleep(0.05)
 
 
 def user(text: str) -> list[dict[str, str]]:

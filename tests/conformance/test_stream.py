@@ -56,6 +56,16 @@ def test_completion_stream(endpoint: Endpoint) -> None:
     assert reasons(events)[-1] == "length"
 
 
+def test_completions_of_several_prompts_in_one_stream(endpoint: Endpoint) -> None:
+    body = {"prompt": ["Once upon a time", "Two and two", "The sea"], "max_tokens": 6, "temperature": 0}
+    texts = ["", "", ""]
+    for event in endpoint.events("/completions", **body):
+        for choice in event["choices"]:
+            texts[choice["index"]] += choice["text"]
+    whole = endpoint.post("/completions", **body).body["choices"]
+    assert texts == [choice["text"] for choice in whole]
+
+
 def test_stop_sequence_never_shows_in_a_stream(endpoint: Endpoint) -> None:
     whole = endpoint.chat(TEXT, max_tokens=24).text
     stop = whole[len(whole) // 2 :][:4]

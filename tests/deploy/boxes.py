@@ -65,6 +65,7 @@ class StubEngine:
 
     version = "1.0"
     requirements = Path("requirements.txt")
+    cancels_whole_answers = True
 
     def __init__(self, name: str, device: Device, kind: str, refusal: Refusal | None = None) -> None:
         self.name = name

@@ -27,7 +27,7 @@ JSON = st.recursive(
 )
 
 
-def board() -> Board:
+def board(*, cancels_whole_answers: bool = True) -> Board:
     found = Board()
     served = Served(
         name="chat",
@@ -39,13 +39,14 @@ def board() -> Board:
         context_tokens=WINDOW,
         slots=1,
         created=1,
+        cancels_whole_answers=cancels_whole_answers,
     )
     found.put(served)
     return found
 
 
-def decide(body: bytes, path: str = CHAT) -> Order:
-    return proxy.decide(path, body, document.read(body), board())
+def decide(body: bytes, path: str = CHAT, *, cancels_whole_answers: bool = True) -> Order:
+    return proxy.decide(path, body, document.read(body), board(cancels_whole_answers=cancels_whole_answers))
 
 
 def chat(**fields: Any) -> bytes:

@@ -159,6 +159,7 @@ async def running(
     *,
     mortal: bool = False,
     slots: int = 2,
+    cancels_whole_answers: bool = True,
     limits: Limits | None = None,
     patience: Patience | None = None,
 ) -> AsyncIterator[Rig]:
@@ -175,6 +176,7 @@ async def running(
         context_tokens=1024,
         slots=slots,
         created=1,
+        cancels_whole_answers=cancels_whole_answers,
     )
     rig = Rig(board, board.put(served), path)
     rig.entry.state = State.READY

@@ -57,6 +57,17 @@ def test_before_a_whole_answer(tmp_path: Path) -> None:
     play(scene, tmp_path, slots=1)
 
 
+def test_while_a_whole_answer_is_put_together(tmp_path: Path) -> None:
+    async def scene(rig: Rig) -> None:
+        conversation = await rig.say(script="chunks=100000 interval_s=0.005")
+        await rig.until(lambda: rig.entry.heard_s is not None)
+        assert (await rig.stats())["sent_bytes"] > 0  # by a stream
+        await conversation.leave()
+        await freed(rig)
+
+    play(scene, tmp_path, slots=1, cancels_whole_answers=False)
+
+
 def test_in_a_flowing_stream(tmp_path: Path) -> None:
     async def scene(rig: Rig) -> None:
         conversation = await rig.say(script="chunks=100000 interval_s=0.005", stream=True)

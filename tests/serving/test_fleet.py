@@ -33,6 +33,7 @@ class Howler:
 
     name: str = "fake"
     device: str = "cpu"
+    cancels_whole_answers: bool = False
 
     def diagnose(self, log: str) -> Diagnosis | None:
         if "howling" not in log:
@@ -107,6 +108,7 @@ def test_every_model_is_on_the_board_and_nothing_is_left_after_a_stop(tmp_path: 
         assert entry
         assert (entry.served.name, entry.served.engine, entry.served.lock) == ("b", "fake 1", "0123456789ab")
         assert (entry.served.context_tokens, entry.served.slots) == (64, 2)
+        assert not entry.served.cancels_whole_answers
         running = [record.process for record in records.read_all().values()]
         assert len(running) == 2
         await fleet.stop()

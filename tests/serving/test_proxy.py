@@ -115,6 +115,37 @@ def test_forwarded_is_what_was_authorised(
         assert order.body == body
 
 
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["temperature", "timings_per_token", "logprobs", "top_logprobs"]), JSON, max_size=4
+    ),
+    st.sampled_from(["chat", "gpt-4"]),
+    st.sampled_from([None, False, True]),
+    st.sampled_from([None, {}, {"include_usage": False}]),
+)
+def test_a_whole_answer_is_asked_for_as_a_stream_where_the_engine_needs_it(
+    fields: dict[str, Any], model: str, stream: bool | None, options: dict[str, Any] | None
+) -> None:
+    asked = {**fields, "model": model, "messages": MESSAGES, "stream": stream, "stream_options": options}
+    body = json.dumps(asked).encode()
+    plain = decide(body)
+    order = decide(body, cancels_whole_answers=False)
+    assert plain.as_stream is None
+    assert (order.body, order.stream, order.hide_usage) == (plain.body, plain.stream, plain.hide_usage)
+    if stream or fields.get("logprobs") or fields.get("top_logprobs"):
+        assert order.as_stream is None
+    else:
+        assert order.as_stream
+        wish = {"stream": True, "stream_options": {"include_usage": True}, "timings_per_token": True}
+        assert document.read(order.as_stream) == {**asked, "model": "chat", **wish}
+
+
+def test_embeddings_are_never_a_stream() -> None:
+    body = json.dumps({"model": "chat", "input": "hello"}).encode()
+    assert decide(body, EMBEDDING, cancels_whole_answers=False).as_stream is None
+
+
 def test_new_fields_go_in_front_of_the_rest_untouched() -> None:
     body = b' {"model":"chat","messages":[{"role":"user","content":"\\u00e9"}],"stream":true,"seed":1.0}'
     assert decide(body).body == b'{"stream_options":{"include_usage":true},' + body[2:]

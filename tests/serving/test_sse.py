@@ -81,6 +81,15 @@ def test_comments_wait_for_the_first_event() -> None:
     assert stream.feed(b": ping\n\n") == b": ping\n\n"
 
 
+def test_null_is_no_event() -> None:
+    stream = Stream(hide_usage=False)
+    null = event("null")
+    assert feed(stream, null + delta("a"), delta("null"), null, delta("", "stop") + DONE) == (
+        delta("a") + delta("null") + delta("", "stop") + DONE
+    )
+    assert stream.events == 3
+
+
 def test_error_event_ends_it() -> None:
     stream = Stream(hide_usage=False)
     out = feed(stream, delta("a") + event({"error": {"message": "File /x/y.py", "code": 500}}) + DONE)
