@@ -4,13 +4,14 @@ Standard library only, and syntax that old Pythons can read: its first duty is t
 Done in a few milliseconds when nothing has changed.
 """
 
-import ctypes
+import contextlib
 import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -18,7 +19,6 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 MINIMUM = (3, 11)
 LEAST_FREE_BYTES = 20 * 1000 * 1000
-PR_SET_PDEATHSIG = 1
 
 
 def main():
@@ -87,16 +87,30 @@ def usable(python):
 
 
 def call(command):
-    """Runs it as a child that dies with us; its last words become our error."""
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=die_with_parent)
-    if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip()
+    """Runs it as a group of its own that ends with us; its last words become our error."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    release = guard(child.pid)
+    words = child.communicate()[1].decode(errors="replace").strip()
+    release()
+    if child.returncode != 0:
         raise SystemExit(explain(words))
 
 
-def die_with_parent():
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def guard(group):
+    """Kills the group when we are gone, however we go: a pip left alone would write into the next run's work.
+
+    A process of its own waits for our end of a pipe to close. Returns what calls it off.
+    """
+    ours, its = socket.socketpair()
+    if os.fork() == 0:
+        os.setsid()
+        ours.close()
+        if not its.recv(1):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        os._exit(0)
+    its.close()
+    return lambda: ours.send(b"!")
 
 
 def explain(words):
