@@ -55,17 +55,12 @@ def lock(upgrade: tuple[str, ...], locked: bool, as_json: bool) -> None:
 @JSON
 def pull(only: str | None, locked: bool, as_json: bool) -> None:
     """Fetch what the plan needs into the Hugging Face cache, verified while it streams."""
-    from deploy import plan as planning
-    from deploy import prepare, puller
+    from deploy import prepare
 
     here = _here()
-    hardware = _hardware(None)
-    found = here.lock(hardware, engines(), locked=locked)
-    decided = planning.make(here.config, found, hardware, engines(), prepare.layout())
+    found, decided = prepare.decide(here, engines(), _hardware(None), locked=locked)
     here.save(found)
-    variants = [prepare.variant_of(found, planned) for planned in decided.models]
-    prepare.announce(decided, variants, only)
-    pulled = puller.pull(tuple(variants), only=only)
+    pulled = prepare.fetch(found, decided, only=only)
     if as_json:
         output.dump(pulled)
         return
@@ -101,13 +96,9 @@ def verify(full: bool, as_json: bool) -> int:
 @JSON
 def plan(recorded: Path | None, as_json: bool) -> None:
     """What would run on this box, with the reason of every decision. Changes nothing."""
-    from deploy import plan as planning
     from deploy import prepare
 
-    here = _here()
-    hardware = _hardware(recorded)
-    found = here.lock(hardware, engines())
-    decided = planning.make(here.config, found, hardware, engines(), prepare.layout())
+    _, decided = prepare.decide(_here(), engines(), _hardware(recorded))
     if as_json:
         output.dump(decided)
         return

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from deploy import cgroup, nvidia
+from deploy import cgroup, nvidia, paths
 from deploy.errors import ConfigError
 from deploy.hardware import Cpu, Hardware, Memory
 
@@ -118,7 +118,6 @@ def _numa_nodes(path: Path) -> int | None:
 def _disk_free(folder: Path) -> int | None:
     """Where the folder will be made: of its nearest parent that exists."""
     try:
-        nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-        return shutil.disk_usage(nearest).free
+        return shutil.disk_usage(paths.nearest(folder)).free
     except OSError:
         return None

@@ -110,6 +110,12 @@ def run_dir(*, create: bool = False) -> Path:
     return ours
 
 
+def nearest(path: Path) -> Path:
+    """The path itself, or the closest folder above it that exists already: where it will be made."""
+    path = path.absolute()
+    return next(found for found in (path, *path.parents) if found.exists())
+
+
 def places() -> dict[str, Path]:
     """Every place by name, for ``ownweights paths``."""
     return {

@@ -13,6 +13,7 @@ from deploy.hardware import Hardware
 from deploy.lockfile import Lock, Variant
 from deploy.plan import Layout, ModelPlan, Plan
 from deploy.project import Project
+from deploy.puller import Pulled
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,15 +49,12 @@ def prepare(
     only: str | None = None,
 ) -> Deployment:
     """Everything up to, and not including, starting a process. Raises what any link raises."""
-    lock = project.lock(hardware, engines, locked=locked)
-    decided = plan.make(project.config, lock, hardware, engines, layout())
+    lock, decided = decide(project, engines, hardware, locked=locked)
     project.save(lock)
     variants = [variant_of(lock, planned) for planned in decided.models]
     for variant in variants:
         verify.refuse(variant, only="changed")
-    announce(decided, variants, only)
-    with output.progress() as progress:
-        puller.pull(tuple(variants), only=only, progress=progress)
+    fetch(lock, decided, only=only)
     for variant in variants:
         verify.refuse(variant)
     for engine in engines:
@@ -75,6 +73,22 @@ def prepare(
     return deployment
 
 
+def decide(
+    project: Project, engines: tuple[Engine, ...], hardware: Hardware, *, locked: bool = False
+) -> tuple[Lock, Plan]:
+    """The lock that fits models.toml, not written yet, and the plan on this hardware."""
+    lock = project.lock(hardware, engines, locked=locked)
+    return lock, plan.make(project.config, lock, hardware, engines, layout())
+
+
+def fetch(lock: Lock, decided: Plan, *, only: str | None) -> tuple[Pulled, ...]:
+    """What the plan needs and is not here yet: said, then pulled, with progress."""
+    variants = tuple(variant_of(lock, planned) for planned in decided.models)
+    announce(decided, variants, only)
+    with output.progress() as progress:
+        return puller.pull(variants, only=only, progress=progress)
+
+
 def read() -> Deployment:
     """The last one that was prepared. Raises UserError where there is none."""
     path = paths.deployment_file()
@@ -91,7 +105,7 @@ def variant_of(lock: Lock, planned: ModelPlan) -> Variant:
     return next(variant for variant in lock.model(planned.model).variants if variant.key == planned.variant)
 
 
-def announce(decided: Plan, variants: list[Variant], only: str | None) -> None:
+def announce(decided: Plan, variants: tuple[Variant, ...], only: str | None) -> None:
     """What was decided and what will be fetched, before the first byte."""
     for planned, variant in zip(decided.models, variants, strict=True):
         output.say(f"plan: `{planned.model}` runs on {planned.engine} {planned.engine_version} ({planned.device})")

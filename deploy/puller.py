@@ -58,7 +58,7 @@ class _Meter:
 
 def free_bytes(path: Path) -> int:
     """What this user can still write on the file system of a path, which need not exist yet."""
-    return shutil.disk_usage(_existing(path)).free
+    return shutil.disk_usage(paths.nearest(path)).free
 
 
 def pull(
@@ -114,7 +114,7 @@ def _check_room(variants: tuple[Variant, ...], only: str | None, free: Callable[
     where: dict[int, Path] = {}
     wheel = max((wheel.size for variant in variants for wheel in _wheels(variant, only)), default=0)
     for path, size in ((paths.hub_cache(), sum(missing.values())), (paths.wheels_dir(), 2 * wheel)):
-        device = _existing(path).stat().st_dev
+        device = paths.nearest(path).stat().st_dev
         needed[device] += size
         where.setdefault(device, path)
     for device, path in where.items():
@@ -132,10 +132,6 @@ def _wheels(variant: Variant, only: str | None) -> Iterator[Wheel]:
     for place in variant.places:
         if only in (None, place.kind):
             yield from place.wheels
-
-
-def _existing(path: Path) -> Path:
-    return next(found for found in (path, *path.absolute().parents) if found.exists())
 
 
 def _link(variant: Variant, file: File, only: str | None) -> Pulled:

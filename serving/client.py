@@ -10,21 +10,20 @@ import msgspec
 
 from deploy.errors import EngineError, UserError
 
+ANSWER_S = 10.0
+
 
 class Client:
-    """``key`` is None for the two open paths, /healthz and /readyz."""
+    """Asks with the operator's key."""
 
-    def __init__(self, host: str, port: int, key: str | None = None, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, host: str, port: int, key: str) -> None:
         self.host = host
         self.port = port
-        self._headers = {"content-type": "application/json"}
-        if key is not None:
-            self._headers["authorization"] = f"Bearer {key}"
-        self._timeout_s = timeout_s
+        self._headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and decoded body. OSError where nobody answers."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=self._timeout_s)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_S)
         try:
             connection.request("GET", path, headers=self._headers)
             answer = connection.getresponse()

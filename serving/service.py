@@ -36,12 +36,16 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def base_url(self) -> str:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
+        host = f"[{self._reachable}]" if ":" in self._reachable else self._reachable
+        return f"http://{host}:{self.port}/v1"
 
-    def client(self, *, key: str | None = None, timeout_s: float = 10.0) -> Client:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return Client(host, self.port, key, timeout_s=timeout_s)
+    @property
+    def _reachable(self) -> str:
+        """One that listens everywhere is asked on loopback."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+
+    def client(self, *, key: str) -> Client:
+        return Client(self._reachable, self.port, key)
 
 
 def running() -> Service | None:

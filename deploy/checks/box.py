@@ -117,7 +117,7 @@ def folders(_: Context) -> Verdict:
     for name, folder in places.items():
         try:
             # A nameless file: permission bits alone do not tell of read-only and of foreign network file systems.
-            with tempfile.TemporaryFile(dir=_nearest(folder)):
+            with tempfile.TemporaryFile(dir=paths.nearest(folder)):
                 pass
         except OSError as error:
             moved = "HF_HUB_CACHE" if name == "weights" else "OWNWEIGHTS_HOME"
@@ -148,7 +148,3 @@ def hub(_: Context) -> Verdict:
         f"{client.endpoint()} does not answer: only weights that another place has can be fetched",
         "export HF_ENDPOINT=https://a.mirror  # or https_proxy=http://a.proxy:port",
     )
-
-
-def _nearest(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())
