@@ -143,8 +143,8 @@ def hub(_: Context) -> Verdict:
     from deploy import hub as client
 
     if client.reachable():
-        return ok(f"{client.endpoint()} answers")
+        return ok(f"{client.address()} answers")
     return warn(
-        f"{client.endpoint()} does not answer: only weights that another place has can be fetched",
+        f"{client.address()} does not answer: only weights that another place has can be fetched",
         "export HF_ENDPOINT=https://a.mirror  # or https_proxy=http://a.proxy:port",
     )
