@@ -33,7 +33,11 @@ class ModelWish(Table, frozen=True, kw_only=True):
     context: int | None = None
     slots: int | None = None
     precision: str | None = None
+    gguf: str | None = None
     engine: str | None = None
+    allow_licence: str | None = None
+    allow_remote_code: tuple[str, ...] = ()
+    allow_pickle: bool = False
 
 
 class Server(Table, frozen=True, kw_only=True):

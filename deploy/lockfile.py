@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from deploy.config import Config, Table
+from deploy.config import Config, ModelWish, Table
 from deploy.errors import LockError
 
 FILE = "models.lock"
@@ -36,6 +36,8 @@ class File(Table, frozen=True, kw_only=True):
     size: int
     sha256: str
     git: str | None = None
+    xet: str | None = None
+    """The Hub's content-store hash, where it stores the file in chunks."""
 
     @property
     def blob(self) -> str:
@@ -74,8 +76,27 @@ class Origin(Table, frozen=True, kw_only=True):
     requested: str | None = None
     commit: str | None = None
     purl: str | None = None
-    license: str | None = None
+
+
+class Licence(Table, frozen=True, kw_only=True):
+    """Under which terms a variant's bytes are given. What they mean for a deployment is `deploy.licence`'s business."""
+
+    id: str
+    """SPDX where there is one, else ``LicenseRef-…``."""
+    file: str | None = None
+    """The file of the repository that holds the text."""
+    text: str | None = None
+    """sha256 of that file: other terms under the same name are noticed."""
     gated: bool | None = None
+    """The Hub asks for acceptance before it hands out files; None: not known."""
+
+
+class Tensors(Table, frozen=True, kw_only=True):
+    """What the headers of the weights say. ``elements``: type as stored → how many (packed types hold several
+    parameters per element in safetensors, and one in GGUF)."""
+
+    count: int
+    elements: dict[str, int] = {}
 
 
 class Facts(Table, frozen=True, kw_only=True):
@@ -95,16 +116,23 @@ class Facts(Table, frozen=True, kw_only=True):
 
 
 class Variant(Table, frozen=True, kw_only=True):
-    """One way to run a model. Its identity is ``format`` and ``precision``."""
+    """One way to run a model. Its identity is ``format`` and ``precision``.
 
-    format: Literal["safetensors", "gguf"]
+    ``code`` are the repository's own Python files, recorded whether or not they may be run; only where the user
+    allowed every one of them are they among ``files`` too.
+    """
+
+    format: Literal["safetensors", "gguf", "pickle"]
     precision: str
     size: int
     tree: str
     """sha256 over the sorted lines ``path NUL size NUL sha256 LF``: one number to compare two machines by."""
     origin: Origin
+    licence: Licence | None = None
     facts: Facts = Facts()
+    tensors: Tensors | None = None
     files: tuple[File, ...]
+    code: tuple[File, ...] = ()
     places: tuple[Place, ...] = ()
 
     @property
@@ -119,8 +147,8 @@ class Model(Table, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     requested: str
     """The source as written in models.toml."""
-    precision: str | None = None
-    """The precision asked for; None: none was."""
+    inputs: str | None = None
+    """Digest of the wish's keys that decide what is locked: another one means that it is resolved again."""
     catalogue: str | None = None
     reason: str | None = None
     variants: tuple[Variant, ...] = msgspec.field(name="variant")
@@ -158,9 +186,18 @@ class Lock(Table, frozen=True, kw_only=True):
 
 
 def inputs_digest(config: Config) -> str:
-    """Digest of the part of models.toml that decides what is locked: each model's source and precision."""
-    wanted = [(wish.name, sorted(wish.aliases), wish.source, wish.precision) for wish in config.model]
-    return "sha256:" + hashlib.sha256(json.dumps(sorted(wanted)).encode()).hexdigest()
+    """Digest of the part of models.toml that decides what is locked."""
+    return _digest(sorted((wish.name, sorted(wish.aliases), wish_digest(wish)) for wish in config.model))
+
+
+def wish_digest(wish: ModelWish) -> str:
+    """The same of one model."""
+    code = sorted(wish.allow_remote_code)
+    return _digest([wish.source, wish.gguf, wish.precision, wish.allow_pickle, code])
+
+
+def _digest(value: object) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def is_safe(path: str) -> bool:
@@ -220,8 +257,11 @@ def write(lock: Lock) -> str:
 
 
 def _sorted(model: Model) -> Model:
+    def by_path(files: tuple[File, ...]) -> tuple[File, ...]:
+        return tuple(sorted(files, key=lambda file: file.path))
+
     variants = (
-        msgspec.structs.replace(variant, files=tuple(sorted(variant.files, key=lambda file: file.path)))
+        msgspec.structs.replace(variant, files=by_path(variant.files), code=by_path(variant.code))
         for variant in sorted(model.variants, key=lambda variant: variant.key)
     )
     return msgspec.structs.replace(model, aliases=tuple(sorted(model.aliases)), variants=tuple(variants))

@@ -47,7 +47,7 @@ def lock(
     models = []
     for wish in config.model:
         last = before.get(wish.name)
-        if last and wish.name not in upgrade and (last.requested, last.precision) == (wish.source, wish.precision):
+        if last and wish.name not in upgrade and last.inputs == lockfile.wish_digest(wish):
             models.append(msgspec.structs.replace(last, aliases=wish.aliases))
         else:
             models.append(_resolved(wish, choose, formats, base))
@@ -77,7 +77,7 @@ def _resolved(wish: ModelWish, choose: Callable[[str], tuple[str, str]], formats
         name=wish.name,
         aliases=wish.aliases,
         requested=wish.source,
-        precision=wish.precision,
+        inputs=lockfile.wish_digest(wish),
         catalogue=wanted.name if wanted.kind == "catalogue" else None,
         reason=reason,
         variants=found,

@@ -6,14 +6,15 @@ import time
 
 import msgspec
 
-from deploy import atomic, cache, environment, output, paths, places, plan, puller, verify
+from deploy import atomic, environment, output, paths, plan
 from deploy.engine import Engine
 from deploy.errors import UserError
 from deploy.hardware import Hardware
 from deploy.lockfile import Lock, Variant
 from deploy.plan import Layout, ModelPlan, Plan
 from deploy.project import Project
-from deploy.puller import Pulled
+from deploy.weights import cache, places, puller, verify
+from deploy.weights.puller import Pulled
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,14 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+import msgspec
+
 from deploy import catalog, facts, gguf_header, hub, output, selection
 from deploy.catalog import Gguf, Row
 from deploy.errors import LockError
 from deploy.facts import Described
 from deploy.hub import RemoteFile, Snapshot
-from deploy.lockfile import File, Origin, Place, Variant, Wheel, tree_digest
+from deploy.lockfile import File, Licence, Origin, Place, Variant, Wheel, tree_digest
 from deploy.selection import Format
 
 HEADER_BYTES = (16 << 20, 64 << 20)
@@ -37,10 +39,10 @@ def pinned(row: Row, gguf: Gguf) -> Variant:
         repo=gguf.hf_repo,
         commit=gguf.revision,
         purl=_purl(gguf.hf_repo, gguf.revision),
-        license=row.licence.spdx,
     )
     described = Described(precision=facts.label(gguf.file) or facts.UNKNOWN, facts=row.facts)
-    return _variant("gguf", described, (file,), origin, (Place(kind="hub"), *index))
+    found = _variant("gguf", described, (file,), origin, (Place(kind="hub"), *index))
+    return msgspec.structs.replace(found, licence=Licence(id=row.licence.spdx))
 
 
 def safetensors(snapshot: Snapshot) -> Variant:
@@ -145,8 +147,6 @@ def _origin(snapshot: Snapshot) -> Origin:
         requested=snapshot.requested,
         commit=snapshot.commit,
         purl=_purl(snapshot.repo, snapshot.commit),
-        license=snapshot.license,
-        gated=snapshot.gated,
     )
 
 

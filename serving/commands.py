@@ -8,12 +8,11 @@ from pathlib import Path
 
 import click
 
-from deploy import output, paths, project
+from deploy import output, paths
 from deploy.cli import engines
+from deploy.commands.options import JSON, LOCKED, QUIET, here
 from deploy.errors import UserError
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-LOCKED = click.option("--locked", is_flag=True, help="Refuse a lock that does not fit models.toml.")
 FROM = click.option("--from", "only", type=click.Choice(["hub", "index", "file"]), help="Fetch from this place only.")
 
 
@@ -29,7 +28,7 @@ def deploy(locked: bool, only: str | None, as_json: bool) -> None:
     from serving import deployment
 
     with deployment.only_one():
-        running = deployment.bring_up(project.find(Path.cwd()), engines(), locked=locked, only=only)
+        running = deployment.bring_up(here(), engines(), locked=locked, only=only)
     found = deployment.report(running)
     if as_json:
         output.dump(found)
@@ -50,7 +49,7 @@ def serve(locked: bool, only: str | None, prepared: bool) -> None:
         found = prepare.read()
     else:
         with deployment.only_one():
-            found = deployment.prepared(project.find(Path.cwd()), engines(), locked=locked, only=only)
+            found = deployment.prepared(here(), engines(), locked=locked, only=only)
     server.run(found, engines())
 
 
@@ -64,7 +63,7 @@ def down() -> None:
 
 @click.command()
 @JSON
-@click.option("-q", "--quiet", is_flag=True, help="Print model names only.")
+@QUIET
 def ps(as_json: bool, quiet: bool) -> None:
     """What is running: each model with its engine, revision, state, memory and load."""
     from serving import keys, service, status

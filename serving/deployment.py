@@ -11,13 +11,14 @@ from pathlib import Path
 
 import msgspec
 
-from deploy import detection, lockfile, output, paths, verify
+from deploy import detection, lockfile, output, paths
 from deploy.engine import Engine
 from deploy.errors import BusyError, LockError, WeightsError
 from deploy.lockfile import Lock
 from deploy.plan import ModelPlan
 from deploy.prepare import Deployment, prepare, read, variant_of
 from deploy.project import Project
+from deploy.weights import verify
 from serving import fleet, holdings, keys, service
 from serving.service import Service
 

@@ -51,7 +51,7 @@ def engines(context: Context) -> Verdict:
 
 def weights(context: Context) -> Verdict:
     """By size, time and inode against the last full hash. What is missing comes with the next deploy."""
-    from deploy import cache, verify
+    from deploy.weights import cache, verify
 
     variants = _planned(context)
     if not variants:
@@ -68,7 +68,7 @@ def weights(context: Context) -> Verdict:
 
 
 def disk(context: Context) -> Verdict:
-    from deploy import puller
+    from deploy.weights import puller
 
     free = context.hardware.disk_free_bytes
     if free is None:

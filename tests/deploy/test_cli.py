@@ -60,7 +60,7 @@ def test_errors_carry_place_hint_and_exit_code(
     def breaks() -> None:
         raise error("it broke", where="models.toml", hint="mend it")
 
-    monkeypatch.setattr("deploy.commands.paths_", breaks)
+    monkeypatch.setattr("deploy.commands.box.paths_", breaks)
     assert cli.run(["paths"]) == code
     assert capsys.readouterr().err == "error: it broke (models.toml)\nhint: mend it\n"
 
@@ -72,7 +72,7 @@ def test_a_read_only_home_is_one_clear_error(
     def breaks() -> None:
         raise PermissionError(13, "Permission denied", "/home/x/.local")
 
-    monkeypatch.setattr("deploy.commands.paths_", breaks)
+    monkeypatch.setattr("deploy.commands.box.paths_", breaks)
     assert cli.run(["paths"]) == 1
     seen = capsys.readouterr().err
     assert "error: no access: Permission denied (/home/x/.local)" in seen

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deploy import cache, detection, doctor, environment, lockfile, paths, plan, prepare, project
+from deploy import detection, doctor, environment, lockfile, paths, plan, prepare, project
 from deploy.checks import Context, Verdict, box, gpu
 from deploy.config import EngineWish
 from deploy.engine import Device
@@ -23,6 +23,7 @@ from deploy.errors import OwnweightsError
 from deploy.hardware import Hardware
 from deploy.lockfile import File, Lock, Variant, inputs_digest, tree_digest
 from deploy.neighbours import Neighbour
+from deploy.weights import cache
 from tests.deploy import boxes
 from tests.deploy.boxes import GB, StubEngine
 from tests.hubserver import hub

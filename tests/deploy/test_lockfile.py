@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from deploy import config, lockfile
 from deploy.errors import LockError
-from deploy.lockfile import EnginePin, Facts, File, Lock, Model, Origin, Place, Variant, Wheel
+from deploy.lockfile import (
+    EnginePin,
+    Facts,
+    File,
+    Licence,
+    Lock,
+    Model,
+    Origin,
+    Place,
+    Tensors,
+    Variant,
+    Wheel,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 OPTIONAL_TEXT = st.none() | TEXT
@@ -33,9 +45,12 @@ ORIGIN = st.builds(
     repo=OPTIONAL_TEXT,
     requested=OPTIONAL_TEXT,
     commit=st.none() | SHA1,
-    license=OPTIONAL_TEXT,
-    gated=st.none() | st.booleans(),
 )
+LICENCE = st.none() | st.builds(
+    Licence, id=TEXT, file=OPTIONAL_TEXT, text=st.none() | SHA256, gated=st.none() | st.booleans()
+)
+ELEMENTS = st.dictionaries(st.sampled_from(["BF16", "F8_E4M3", "Q4_K"]), SIZE, max_size=3)
+TENSORS = st.none() | st.builds(Tensors, count=SIZE, elements=ELEMENTS)
 FACTS = st.builds(
     Facts,
     architecture=OPTIONAL_TEXT,
@@ -46,7 +61,7 @@ FACTS = st.builds(
 )
 
 
-def variant(files, *, kind="gguf", precision="Q4_K_M", origin=None, facts=None, places=()):
+def variant(files, *, kind="gguf", precision="Q4_K_M", origin=None, facts=None, places=(), **more):
     return Variant(
         format=kind,
         precision=precision,
@@ -56,16 +71,20 @@ def variant(files, *, kind="gguf", precision="Q4_K_M", origin=None, facts=None, 
         facts=facts or Facts(),
         files=files,
         places=places,
+        **more,
     )
 
 
 VARIANT = st.builds(
     variant,
     files=st.lists(FILE, min_size=1, max_size=3, unique_by=lambda file: file.path).map(tuple),
-    kind=st.sampled_from(["gguf", "safetensors"]),
+    kind=st.sampled_from(["gguf", "safetensors", "pickle"]),
     precision=TEXT,
     origin=ORIGIN,
     facts=FACTS,
+    licence=LICENCE,
+    tensors=TENSORS,
+    code=st.lists(FILE, max_size=2).map(tuple),
     places=st.lists(PLACE, max_size=2).map(tuple),
 )
 MODEL = st.builds(
@@ -218,7 +237,7 @@ def test_a_safe_path_stays_in_its_folder(path):
         ("size = 5,", "size = 6,", "do not add up"),
         ("b" * 64, "e" * 64, "do not add up"),
         ("size = 8\n", "size = 9\n", "do not add up"),
-        ('format = "gguf"', 'format = "pickle"', "format"),
+        ('format = "gguf"', 'format = "onnx"', "format"),
         ('name = "chat"\n', "", "name"),
         ("lock-version", "lock-version =", "not valid TOML"),
     ],

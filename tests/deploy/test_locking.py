@@ -197,8 +197,6 @@ def test_a_repository_of_safetensors(tmp_path, serve, folder):
         requested="main",
         commit="a" * 40,
         purl=f"pkg:huggingface/org/tiny@{'a' * 40}",
-        license="apache-2.0",
-        gated=False,
     )
     assert one.facts.chat_template == sha256(tiny.TEMPLATE.encode())
     assert one.places == (Place(kind="hub"),)

@@ -15,9 +15,10 @@ import msgspec
 import psutil
 import pytest
 
-from deploy import cache, flock, output, paths, puller, verify
+from deploy import flock, output, paths
 from deploy.errors import PlaceError, UserError, WeightsError
 from deploy.lockfile import Place, Variant
+from deploy.weights import cache, puller, verify
 from tests import hubserver, locked
 from tests.hubserver import Repo
 from tests.wheelhouse import Wheelhouse
@@ -36,7 +37,8 @@ PATH = "*/tiny.gguf"
 PULL = """
 import resource, sys
 from pathlib import Path
-from deploy import lockfile, puller
+from deploy import lockfile
+from deploy.weights import puller
 from deploy.errors import OwnweightsError
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from deploy import cache, flock, output, paths, places, verify
+from deploy import flock, output, paths
 from deploy.errors import PlaceError, UserError, WeightsError
 from deploy.lockfile import File, Variant, Wheel
-from deploy.part import Part
-from deploy.places import Place
+from deploy.weights import cache, places, verify
+from deploy.weights.part import Part
+from deploy.weights.places import Place
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import cache, paths, puller, verify
+from deploy import paths
 from deploy.errors import WeightsError
 from deploy.lockfile import Variant
+from deploy.weights import cache, puller, verify
 from tests import locked
 from tests.hubserver import Repo, hub
 

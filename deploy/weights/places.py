@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
-from deploy import __version__, cache, hub, wheels
+from deploy import __version__, hub
 from deploy.errors import PlaceError
 from deploy.lockfile import File, Variant, Wheel
+from deploy.weights import cache, wheels
 
 if TYPE_CHECKING:
     import httpx2

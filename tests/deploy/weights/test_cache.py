@@ -8,9 +8,10 @@ import msgspec
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
-from deploy import cache, paths
+from deploy import paths
 from deploy.errors import LockError
 from deploy.lockfile import Origin, Variant
+from deploy.weights import cache
 from tests import locked
 from tests.hubserver import Repo, hub
 

@@ -1,4 +1,4 @@
-"""Commands that start nothing: lock, pull, verify, plan, models, hardware, doctor, paths."""
+"""Commands that look around: plan, models, hardware, doctor, paths."""
 
 from __future__ import annotations
 
@@ -8,87 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy import output, paths, project
+from deploy import output, paths
 from deploy.cli import engines
-from deploy.hardware import Hardware
-from deploy.project import Project
+from deploy.commands.options import JSON, QUIET, RECORDED, box, here
 
 if TYPE_CHECKING:
-    from deploy.lockfile import Model, Variant
     from deploy.plan import ModelPlan
-
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
-RECORDED = click.option(
-    "--hardware",
-    "recorded",
-    type=click.Path(path_type=Path),
-    help="Use a recorded box (from `ownweights hardware --json`) instead of this one.",
-)
-
-
-@click.command()
-@click.option("--upgrade", multiple=True, metavar="NAME", help="Resolve this model again, whatever is locked.")
-@click.option("--locked", is_flag=True, help="Only check: fail where the lock does not fit models.toml.")
-@JSON
-def lock(upgrade: tuple[str, ...], locked: bool, as_json: bool) -> None:
-    """Resolve models.toml into models.lock: commits, sizes, sha256s, places.
-
-    Catalogue rows that are fully pinned need no network.
-    """
-    here = _here()
-    found = here.lock(_hardware(None), engines(), locked=locked, upgrade=frozenset(upgrade))
-    changed = here.save(found)
-    if as_json:
-        output.dump(found)
-        return
-    if not changed:
-        output.say("the lock is current")
-    for model in found.models:
-        for variant in model.variants:
-            output.data(f"{model.name}  {variant.key}  {output.size(variant.size)}  {variant.tree}")
-
-
-@click.command()
-@click.option("--from", "only", type=click.Choice(["hub", "index", "file"]), help="Fetch from this place only.")
-@click.option("--locked", is_flag=True, help="Refuse a lock that does not fit models.toml.")
-@JSON
-def pull(only: str | None, locked: bool, as_json: bool) -> None:
-    """Fetch what the plan needs into the Hugging Face cache, verified while it streams."""
-    from deploy import prepare
-
-    here = _here()
-    found, decided = prepare.decide(here, engines(), _hardware(None), locked=locked)
-    here.save(found)
-    pulled = prepare.fetch(found, decided, only=only)
-    if as_json:
-        output.dump(pulled)
-        return
-    for file in pulled:
-        output.data(f"{file.path}  {output.size(file.fetched_bytes)} from {file.place}")
-
-
-@click.command()
-@click.option("--full", is_flag=True, help="Hash every byte, whatever the stamps say.")
-@JSON
-def verify(full: bool, as_json: bool) -> int:
-    """Check every locked file on disk, offline. Names each wrong, missing, extra or replaced file; exit 1 if any."""
-    from deploy import lockfile, verify
-
-    found = lockfile.read(_here().lock_path)
-    variants = [variant for model in found.models for variant in _on_disk(model)]
-    findings = [finding for variant in variants for finding in verify.check(variant, full=full)]
-    if as_json:
-        output.dump(findings)
-    elif not findings:
-        count = sum(len(variant.files) for variant in variants)
-        output.say(f"as locked: {count} file(s), {output.size(sum(variant.size for variant in variants))}")
-    else:
-        output.table(
-            ("FILE", "PROBLEM", "EXPECTED", "FOUND"),
-            [(finding.path, finding.problem, finding.expected, finding.found) for finding in findings],
-        )
-    return 1 if findings else 0
 
 
 @click.command()
@@ -98,7 +23,7 @@ def plan(recorded: Path | None, as_json: bool) -> None:
     """What would run on this box, with the reason of every decision. Changes nothing."""
     from deploy import prepare
 
-    _, decided = prepare.decide(_here(), engines(), _hardware(recorded))
+    _, decided = prepare.decide(here(), engines(), box(recorded))
     if as_json:
         output.dump(decided)
         return
@@ -141,7 +66,7 @@ def models(as_json: bool, quiet: bool) -> None:
 @JSON
 def hardware(recorded: Path | None, as_json: bool) -> None:
     """What this box has. What cannot be known is `unknown`, never a guess."""
-    found = _hardware(recorded)
+    found = box(recorded)
     if as_json:
         output.dump(found)
         return
@@ -193,23 +118,6 @@ def paths_(as_json: bool) -> None:
         output.dump(places)
     else:
         output.table(("PLACE", "PATH"), places.items())
-
-
-def _here() -> Project:
-    return project.find(Path.cwd())
-
-
-def _on_disk(model: Model) -> tuple[Variant, ...]:
-    """The variants that were pulled: a lock may hold more than this box needs. Where there is none, the first."""
-    from deploy import verify
-
-    return tuple(variant for variant in model.variants if verify.present(variant)) or model.variants[:1]
-
-
-def _hardware(recorded: Path | None) -> Hardware:
-    from deploy import detection
-
-    return detection.load(recorded) if recorded else detection.detect(paths.hub_cache())
 
 
 def _show(model: ModelPlan) -> None:

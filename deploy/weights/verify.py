@@ -14,9 +14,10 @@ from typing import Literal
 
 import msgspec
 
-from deploy import atomic, cache, flock, paths
+from deploy import atomic, flock, paths
 from deploy.errors import WeightsError
 from deploy.lockfile import File, Variant
+from deploy.weights import cache
 
 NAMED = 20
 """So many findings are spelled out in an error; `ownweights verify` lists all."""

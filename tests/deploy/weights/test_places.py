@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deploy import paths, places
+from deploy import paths
 from deploy.errors import LockError, PlaceError
 from deploy.lockfile import Place
-from deploy.places import Disk, Hub, Index
+from deploy.weights import places
+from deploy.weights.places import Disk, Hub, Index
 from tests import hubserver, locked
 from tests.hubserver import Repo
 from tests.wheelhouse import Wheelhouse

@@ -1,0 +1,1 @@
+"""Commands that start nothing, one module per subject."""

@@ -1,0 +1,33 @@
+"""What the commands share: options, and the two things that they begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deploy import paths, project
+from deploy.hardware import Hardware
+from deploy.project import Project
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+LOCKED = click.option("--locked", is_flag=True, help="Refuse a lock that does not fit models.toml.")
+RECORDED = click.option(
+    "--hardware",
+    "recorded",
+    type=click.Path(path_type=Path),
+    help="Use a recorded box (from `ownweights hardware --json`) instead of this one.",
+)
+
+
+def here() -> Project:
+    """The project in the current folder. Raises ConfigError where there is none."""
+    return project.find(Path.cwd())
+
+
+def box(recorded: Path | None = None) -> Hardware:
+    """This box, or a recorded one."""
+    from deploy import detection
+
+    return detection.load(recorded) if recorded else detection.detect(paths.hub_cache())
