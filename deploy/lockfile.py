@@ -96,7 +96,7 @@ class Tensors(Table, frozen=True, kw_only=True):
     parameters per element in safetensors, and one in GGUF)."""
 
     count: int
-    elements: dict[str, int] = {}
+    elements: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Facts(Table, frozen=True, kw_only=True):
