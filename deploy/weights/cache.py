@@ -59,8 +59,8 @@ def part(variant: Variant, file: File) -> Path:
 
 
 def weights(variant: Variant) -> Path:
-    """What an engine is handed: the first .gguf file, or the snapshot folder of safetensors."""
-    if variant.format == "safetensors":
+    """What an engine is handed: the first .gguf file, or the snapshot folder of every other format."""
+    if variant.format != "gguf":
         return snapshot(variant)
     found = sorted(file.path for file in variant.files if file.path.endswith(".gguf"))
     if not found:

