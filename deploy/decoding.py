@@ -1,0 +1,82 @@
+"""TOML text into a struct of ours, where every error names its line and an unknown key the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from typing import Any, TypeVar
+
+import msgspec
+
+from deploy import lines
+from deploy.lines import Steps
+
+LINE_CHARACTERS, KEY_DOTS = 1 << 16, 8
+"""Nothing of ours comes near. A TOML reader's time grows with the square of a key's parts: minutes for one line."""
+LINE = re.compile(r"line (\d+)")
+STEP = re.compile(r"\.([^.\[\]`]+)|\[(\d+)\]")
+UNKNOWN_KEY = re.compile("Object contains unknown field `(.*)`", re.DOTALL)
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+
+class Undecodable(Exception):
+    """What is wrong, on which line (from 1; None: it cannot be told), and what may have been meant."""
+
+    def __init__(self, rule: str, line: int | None, hint: str | None = None) -> None:
+        super().__init__(rule)
+        self.line = line
+        self.hint = hint
+
+
+def tables(text: str) -> dict[str, Any]:
+    """The plain tables of any text, in a time that its length bounds. Raises Undecodable."""
+    for number, line in enumerate(text.split("\n"), 1):
+        key = line.partition("=")[0]
+        if len(line) > LINE_CHARACTERS or (key.count(".") > KEY_DOTS and not key.lstrip().startswith("#")):
+            raise Undecodable("a line that is too long, or a key of too many parts", number)
+    try:
+        text.encode()
+        return tomllib.loads(text)
+    except UnicodeEncodeError as error:
+        raise Undecodable("half a character", text.count("\n", 0, error.start) + 1) from error
+    except RecursionError as error:
+        raise Undecodable("lists within lists, without end", None) from error
+    except ValueError as error:
+        said, _, position = str(error).partition(" (at ")
+        found = LINE.match(position)
+        last = text.rstrip("\n").count("\n") + 1
+        raise Undecodable(f"not valid TOML: {said}", int(found[1]) if found else last if position else None) from error
+
+
+def typed(found: dict[str, Any], text: str, kind: type[Kind]) -> Kind:
+    """The tables of ``text`` as ``kind``. Raises Undecodable for a key or a type that it does not have."""
+    try:
+        return msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        raise _mistyped(str(error), text, kind) from error
+
+
+def _mistyped(message: str, text: str, kind: type[Kind]) -> Undecodable:
+    """Of msgspec's ``… - at `$.model[0].name` ``."""
+    rule, _, path = message.rpartition(" - at `$") if " - at `$" in message else (message, "", "")
+    at: Steps = tuple(int(index) if index else key for key, index in STEP.findall(path))
+    unknown = UNKNOWN_KEY.fullmatch(rule)
+    if unknown is None:
+        stands = f" at `{path.strip('`.')}`" if path else ""
+        return Undecodable(f"{rule[0].lower()}{rule[1:]}{stands}", lines.find(text, at))
+    key, known = unknown[1], _keys(kind, at)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
+    return Undecodable(f"unknown key {key!r:.80}", lines.find(text, (*at, key)), hint)
+
+
+def _keys(kind: type[Kind], at: Steps) -> list[str]:
+    """What the table at that place may hold."""
+    table: Any = msgspec.inspect.type_info(kind)
+    for step in (key for key in at if isinstance(key, str)):
+        table = next(field.type for field in table.fields if field.encode_name == step)
+        table = getattr(table, "item_type", table)
+        table = next((one for one in getattr(table, "types", ()) if hasattr(one, "fields")), table)
+    return [field.encode_name for field in table.fields]
