@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "deploy": ("serving.commands:deploy", "Lock, plan, pull, verify, install, start: the whole chain."),
+    "rollback": ("serving.commands:rollback", "Go back to an earlier lock, and deploy it."),
     "serve": ("serving.commands:serve", "The same in the foreground, for systemd and containers."),
     "down": ("serving.commands:down", "Stop the gateway and its engines."),
     "ps": ("serving.commands:ps", "What is running: state, engine, revision, memory."),
@@ -29,8 +30,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("serving.commands:chat", "One question, streamed answer."),
     "plan": ("deploy.commands.box:plan", "What would run here and why. Changes nothing."),
     "lock": ("deploy.commands.lock:lock", "Resolve models.toml into models.lock."),
+    "drift": ("deploy.commands.lock:drift", "What changed upstream since the lock. Changes nothing."),
     "pull": ("deploy.commands.weights:pull", "Fetch the locked weights that this box needs."),
     "verify": ("deploy.commands.weights:verify", "Check the weights on disk against the lock, offline."),
+    "places": ("deploy.commands.reach:places", "Where a model can be had from here, and how fast."),
+    "bundle": ("deploy.commands.transfer:bundle", "Carry a deployment to a box without a network, as one archive."),
+    "mirror": ("serving.commands:mirror", "Serve the locked weights to other boxes, as a Hub."),
+    "history": ("deploy.commands.storage:history", "Earlier locks of this project."),
+    "gc": ("deploy.commands.storage:gc", "Show what nothing needs any more, and free it."),
+    "licences": ("deploy.commands.audit:licences", "Under which terms the locked models are given."),
+    "sbom": ("deploy.commands.audit:sbom", "The bill of materials: models, files, engines, packages."),
     "models": ("deploy.commands.box:models", "The catalogue."),
     "hardware": ("deploy.commands.box:hardware", "What this box has."),
     "doctor": ("deploy.commands.box:doctor", "Check the surroundings; each problem with its fix."),
@@ -98,7 +107,7 @@ def main() -> None:
 
 
 def run(args: list[str]) -> int:
-    """The exit code of one call: 0 ok, 1 the user's fault, 2 ours, 75 busy, 130 interrupted."""
+    """The exit code of one call: 0 ok, 1 the user's fault, 2 ours, 3 wrong bytes, 75 busy, 130 interrupted."""
     try:
         code = ownweights.main(args, prog_name="ownweights", standalone_mode=False)
     except OwnweightsError as error:

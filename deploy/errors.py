@@ -4,7 +4,7 @@
     ├── UserError            exit 1   bad input, or an outside world that cannot be used as it is
     │   ├── ConfigError               models.toml
     │   ├── LockError                 models.lock
-    │   ├── WeightsError              bytes that are not the pinned ones
+    │   ├── WeightsError  exit 3      bytes that are not the pinned ones
     │   ├── PlaceError                a place could not give the bytes
     │   ├── PlanError                 no engine on this box can run the model
     │   └── InstallError              an engine's environment could not be made
@@ -50,6 +50,8 @@ class LockError(UserError):
 
 class WeightsError(UserError):
     """A file is missing, extra, or does not hash to what the lock says."""
+
+    exit_code = 3
 
 
 class PlaceError(UserError):

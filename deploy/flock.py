@@ -22,6 +22,23 @@ def held(path: Path, *, waiting: str | None = None) -> Iterator[FileIO]:
         yield file
 
 
+@contextmanager
+def tried(path: Path) -> Iterator[FileIO | None]:
+    """The same for a file that exists, without waiting: None where it is gone, or another process has it."""
+    try:
+        file = FileIO(path, "r+")
+    except FileNotFoundError:
+        yield None
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield file if _still_there(file, path) else None
+
+
 def _take(path: Path, waiting: str | None) -> FileIO:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)

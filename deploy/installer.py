@@ -16,8 +16,9 @@ from collections import deque
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from deploy import bound, output, paths
+from deploy import bound, output, paths, wheelhouse
 from deploy.errors import InstallError
+from deploy.wheelhouse import Stock
 
 KEPT_LINES = 200
 LARGE = re.compile(r"Downloading (\S+ \((\d{3,}\.\d+MiB|[\d.]+GiB)\))")
@@ -26,14 +27,14 @@ SETTINGS = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
     "find-links": "UV_FIND_LINKS",
-    "no-index": "UV_NO_INDEX",
     "trusted-host": "UV_INSECURE_HOST",
     "timeout": "UV_HTTP_TIMEOUT",
     "default-timeout": "UV_HTTP_TIMEOUT",
     "cert": "SSL_CERT_FILE",
     "proxy": "ALL_PROXY",
 }
-"""pip's option → the environment variable by which uv knows the same."""
+"""pip's option → the environment variable by which uv knows the same. For ``no-index`` it has none."""
+YES = ("1", "true", "t", "yes", "y", "on")
 
 
 class Cause(NamedTuple):
@@ -80,9 +81,23 @@ def create(home: Path, python: str) -> None:
 
 
 def install(home: Path, requirements: Path) -> None:
-    """The requirement set, every package of it with its hash and as a wheel. Raises InstallError."""
+    """The requirement set, every package of it with its hash and as a wheel. Raises InstallError.
+
+    What the wheelhouse holds of it is not fetched; where that is all of it, no network is touched.
+    """
     options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--python", str(home / "bin" / "python")]
-    _uv(["pip", "install", *options, "-r", str(requirements)], environment(os.environ, _pip_settings()))
+    pip = _pip_settings()
+    env = environment(os.environ, pip)
+    more, links = sources(env.get("UV_FIND_LINKS"), pip, wheelhouse.stock(requirements), paths.wheelhouse_dir())
+    _uv(["pip", "install", *options, *more, "-r", str(requirements)], env | links)
+
+
+def sources(links: str | None, pip: dict[str, str], stock: Stock, house: Path) -> tuple[list[str], dict[str, str]]:
+    """Where uv is to look: options and environment. ``links`` is what it would look through anyway. Pure."""
+    if stock.wheels and not stock.missing:
+        return ["--no-index", "--offline"], {"UV_FIND_LINKS": str(house)}
+    options = ["--no-index"] if pip.get("no-index", "").lower() in YES else []
+    return options, {"UV_FIND_LINKS": ",".join(filter(None, (links, str(house))))} if stock.wheels else {}
 
 
 def environment(own: os._Environ[str] | dict[str, str], pip: dict[str, str]) -> dict[str, str]:
@@ -175,8 +190,9 @@ def _pip_settings() -> dict[str, str]:
 def _in_uvs_words(option: str, value: str) -> str:
     entries = value.split()
     if option == "find-links":
-        # pip passes over folders that are not there; uv would stop.
-        return ",".join(entry for entry in entries if "://" in entry or Path(entry).expanduser().is_dir())
+        # pip passes over folders that are not there; uv would stop, and it runs in another folder than we do.
+        folders = (entry if "://" in entry else str(Path(entry).expanduser().absolute()) for entry in entries)
+        return ",".join(entry for entry in folders if "://" in entry or Path(entry).is_dir())
     return " ".join(entries)
 
 

@@ -42,7 +42,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def say(text: str) -> None:
     """Progress of the work, for the person who watches."""
-    print(text, file=sys.stderr, flush=True)
+    # In one piece, because threads of a pull speak at the same time.
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def warn(text: str, *, about: str | None = None) -> None:

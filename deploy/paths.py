@@ -43,6 +43,11 @@ def wheels_dir() -> Path:
     return cache_dir() / "wheels"
 
 
+def wheelhouse_dir() -> Path:
+    """Wheels of engines, for installs without a package index: from a bundle, or fetched to go into one."""
+    return data_dir() / "wheelhouse"
+
+
 def uv_cache() -> Path:
     """uv's packages, which it links into the environments. UV_CACHE_DIR moves it."""
     return Path(os.environ.get("UV_CACHE_DIR") or cache_dir() / "uv")
@@ -74,8 +79,18 @@ def deploy_lock_file() -> Path:
 
 
 def stamps_file() -> Path:
-    """Size, mtime and inode of every blob that passed a full hash."""
-    return state_dir() / "stamps.json"
+    """Size, mtime and inode of every blob that passed a full hash: SQLite."""
+    return state_dir() / "stamps.sqlite"
+
+
+def locks_dir() -> Path:
+    """Every lock that a project had, named by its sha256."""
+    return state_dir() / "locks"
+
+
+def history_dir() -> Path:
+    """One list of its locks per project folder."""
+    return state_dir() / "history"
 
 
 def results_dir() -> Path:
@@ -124,6 +139,7 @@ def places() -> dict[str, Path]:
         "cache": cache_dir(),
         "environments": environments_dir(),
         "wheels": wheels_dir(),
+        "wheelhouse": wheelhouse_dir(),
         "packages": uv_cache(),
         "logs": logs_dir(),
         "key": key_file(),

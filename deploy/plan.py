@@ -144,7 +144,9 @@ def _unwanted(config: Config, wish: ModelWish, engine: Engine, variant: Variant)
         return '[engines] gpu = "none"'
     if engine.device == "cpu" and config.engines.cpu not in (None, engine.name):
         return f'[engines] cpu = "{config.engines.cpu}" insists'
-    if wish.precision is not None and wish.precision.lower() != variant.precision.lower():
+    # With a `gguf` source of its own, the precision picks among the files there.
+    chosen_elsewhere = wish.gguf is not None and variant.format != "gguf"
+    if wish.precision is not None and not chosen_elsewhere and wish.precision.lower() != variant.precision.lower():
         return f'the model insists on precision = "{wish.precision}"'
     return None
 

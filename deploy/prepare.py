@@ -6,15 +6,17 @@ import time
 
 import msgspec
 
-from deploy import atomic, environment, output, paths, plan
+from deploy import atomic, environment, licence, output, paths, plan
+from deploy.changes import history
 from deploy.engine import Engine
-from deploy.errors import UserError
+from deploy.errors import LockError, UserError
 from deploy.hardware import Hardware
 from deploy.lockfile import Lock, Variant
 from deploy.plan import Layout, ModelPlan, Plan
 from deploy.project import Project
 from deploy.weights import cache, places, puller, verify
-from deploy.weights.puller import Pulled
+from deploy.weights.blob import Pulled
+from deploy.weights.places import Only
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +49,13 @@ def prepare(
     hardware: Hardware,
     *,
     locked: bool = False,
-    only: str | None = None,
+    only: Only | None = None,
 ) -> Deployment:
     """Everything up to, and not including, starting a process. Raises what any link raises."""
     lock, decided = decide(project, engines, hardware, locked=locked)
-    project.save(lock)
+    project.save(lock, reason="deploy")
+    for planned in decided.models:
+        licence.refuse(project.config, lock.model(planned.model), variant_of(lock, planned))
     variants = [variant_of(lock, planned) for planned in decided.models]
     for variant in variants:
         verify.refuse(variant, only="changed")
@@ -82,12 +86,41 @@ def decide(
     return lock, plan.make(project.config, lock, hardware, engines, layout())
 
 
-def fetch(lock: Lock, decided: Plan, *, only: str | None) -> tuple[Pulled, ...]:
-    """What the plan needs and is not here yet: said, then pulled, with progress."""
-    variants = tuple(variant_of(lock, planned) for planned in decided.models)
-    announce(decided, variants, only)
+def fetch(lock: Lock, decided: Plan, *, only: Only | None, names: tuple[str, ...] = ()) -> tuple[Pulled, ...]:
+    """What the plan needs and is not here yet, of these models or of all: said, then pulled, with progress."""
+    wanted = {lock.model(name).name for name in names}
+    chosen = [planned for planned in decided.models if not wanted or planned.model in wanted]
+    for planned in chosen:
+        output.say(f"plan: `{planned.model}` runs on {planned.engine} {planned.engine_version} ({planned.device})")
+        for reason in planned.because:
+            output.say(f"  because {reason}")
+    return fetch_variants(lock, tuple(variant_of(lock, planned) for planned in chosen), only=only)
+
+
+def fetch_variants(lock: Lock, variants: tuple[Variant, ...], *, only: Only | None) -> tuple[Pulled, ...]:
+    """The same of variants that no plan has to want."""
+    for variant in variants:
+        announce(variant, only)
+    # Also what other projects, or an earlier lock, have begun and may go on with.
+    named = frozenset(
+        file.blob
+        for known in (lock, *history.kept())
+        for model in known.models
+        for variant in model.variants
+        for file in variant.files
+    )
     with output.progress() as progress:
-        return puller.pull(variants, only=only, progress=progress)
+        return puller.pull(variants, only=only, keep=named, progress=progress)
+
+
+def locked_variants(lock: Lock, names: tuple[str, ...], key: str) -> tuple[Variant, ...]:
+    """The variant ``format/precision`` of these models, or of all. Raises LockError where one has none."""
+    models = [lock.model(name) for name in names] or list(lock.models)
+    for model in models:
+        known = [variant.key for variant in model.variants]
+        if key not in known:
+            raise LockError(f"no variant `{key}` of `{model.name}` in the lock", hint=f"locked: {', '.join(known)}")
+    return tuple(variant for model in models for variant in model.variants if variant.key == key)
 
 
 def read() -> Deployment:
@@ -106,13 +139,10 @@ def variant_of(lock: Lock, planned: ModelPlan) -> Variant:
     return next(variant for variant in lock.model(planned.model).variants if variant.key == planned.variant)
 
 
-def announce(decided: Plan, variants: tuple[Variant, ...], only: str | None) -> None:
-    """What was decided and what will be fetched, before the first byte."""
-    for planned, variant in zip(decided.models, variants, strict=True):
-        output.say(f"plan: `{planned.model}` runs on {planned.engine} {planned.engine_version} ({planned.device})")
-        for reason in planned.because:
-            output.say(f"  because {reason}")
-        missing = puller.missing_bytes(variant)
-        if missing:
-            names = ", ".join(place.name for place in places.of(variant, variant.files[0], only))
-            output.say(f"  to fetch: {output.size(missing)} of {output.size(variant.size)}, from {names}")
+def announce(variant: Variant, only: Only | None) -> None:
+    """What will be fetched, and from where, before the first byte."""
+    missing = puller.missing_bytes(variant)
+    if missing:
+        largest = max(variant.files, key=lambda file: file.size)
+        names = ", ".join(place.name for place in places.of(variant, largest, only))
+        output.say(f"  to fetch: {output.size(missing)} of {output.size(variant.size)}, from {names}")

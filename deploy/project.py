@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from deploy import __version__, atomic, config, lockfile, output
+from deploy.changes import history
 from deploy.config import Config
 from deploy.engine import Engine
-from deploy.errors import LockError
+from deploy.errors import LockError, PlaceError
 from deploy.hardware import Hardware
-from deploy.lockfile import EnginePin, Lock
+from deploy.lockfile import EnginePin, Lock, Model
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,19 @@ class Project:
         engines: tuple[Engine, ...],
         *,
         locked: bool = False,
+        only: frozenset[str] = frozenset(),
         upgrade: frozenset[str] = frozenset(),
+        accept_new_owner: bool = False,
     ) -> Lock:
         """The lock that fits models.toml: the one on disk, or a newly resolved one (not written here).
 
-        With ``locked`` nothing is resolved: a stale lock is a LockError that says what changed.
+        With ``locked`` nothing is resolved: a stale lock is a LockError that says what changed. ``only`` these
+        models are resolved, and those in ``upgrade``; of the others what is locked stays as it is.
         """
-        from deploy import auto, locking
+        from deploy import auto
+        from deploy.resolving import locking
 
+        wanted = self._wanted(only and only | upgrade)
         previous = lockfile.read(self.lock_path) if self.lock_path.exists() or locked else None
         if previous is not None and not upgrade:
             changes = stale(previous, self.config, engines)
@@ -55,24 +63,94 @@ class Project:
             if locked:
                 listed = "; ".join(changes)
                 raise LockError(f"the lock is stale: {listed}", where=str(self.lock_path), hint="ownweights lock")
-        return locking.lock(
-            self.config,
+        made = locking.lock(
+            wanted,
             previous=previous,
             engines=engines,
             choose=partial(auto.choose, hardware),
-            formats=formats(self.config, hardware),
             base=self.folder,
             upgrade=upgrade,
+            accept_new_owner=accept_new_owner,
         )
+        return joined(made, previous, self.config)
 
-    def save(self, lock: Lock) -> bool:
-        """Write it, unless the same bytes lie there already; True when something changed."""
+    def derived(self, hardware: Hardware, engines: tuple[Engine, ...], *, only: frozenset[str] = frozenset()) -> Lock:
+        """The lock on disk, derived again at its own commits: the same, unless it was edited or is stale.
+
+        ``only`` these models; the rest of the lock, and what it was made from, is then taken as it is.
+        """
+        from deploy import auto
+        from deploy.resolving import locking
+
+        previous = lockfile.read(self.lock_path)
+        made = locking.lock(
+            self._wanted(only),
+            previous=previous,
+            engines=engines,
+            choose=partial(auto.choose, hardware),
+            base=self.folder,
+            at_locked=True,
+        )
+        found = joined(made, previous, self.config)
+        return msgspec.structs.replace(found, inputs=previous.inputs) if only else found
+
+    def upstream(self, model: Model) -> Model:
+        """A locked model as its source would be locked now.
+
+        Raises LockError where models.toml says otherwise, PlaceError where no Hub answers.
+        """
+        from deploy import hub
+        from deploy.resolving import locking
+
+        wanted = self._wanted(frozenset((model.name,)))
+        if model.inputs != lockfile.wish_digest(wanted.model[0]):
+            raise LockError(
+                f"model `{model.name}` is locked for another source than models.toml names",
+                where=str(self.lock_path),
+                hint=f"ownweights lock {model.name}",
+            )
+        made = locking.lock(
+            wanted,
+            previous=lockfile.read(self.lock_path),
+            engines=(),
+            # What `auto` chose is what is looked at: whether it would choose another one is no drift.
+            choose=lambda _: (model.catalogue or "", model.reason or ""),
+            base=self.folder,
+            upgrade=frozenset((model.name,)),
+        )
+        # A catalogue row is locked without what cannot be reached, which says nothing about what became of it.
+        gone = {one.format for one in model.variants} - {one.format for one in made.models[0].variants}
+        if gone and not hub.reachable():
+            raise PlaceError(
+                f"model `{model.name}`: the Hub cannot be reached, so what became of its {min(gone)} is not known",
+                where=hub.address(),
+                hint="check the network and HF_ENDPOINT, then run `ownweights drift` again",
+            )
+        return made.models[0]
+
+    def save(self, lock: Lock, *, reason: str = "lock") -> bool:
+        """Write it, unless the same bytes lie there already; True when something changed. The history knows why."""
         text = lockfile.write(lock).encode()
-        if self.lock_path.exists() and self.lock_path.read_bytes() == text:
-            return False
+        if self.lock_path.exists():
+            history.notice(self.folder)
+            if self.lock_path.read_bytes() == text:
+                return False
         atomic.write(self.lock_path, text)
+        history.keep(self.folder, lock, reason)
         output.say(f"locked: {self.lock_path}")
         return True
+
+    def _wanted(self, only: frozenset[str]) -> Config:
+        """models.toml with these models alone, or as it is where none is named."""
+        known = [wish.name for wish in self.config.model]
+        if unknown := only.difference(known):
+            raise LockError(
+                f"no model `{min(unknown)}` in models.toml",
+                where=str(self.folder / config.FILE),
+                hint=f"wished for: {', '.join(known)}",
+            )
+        chosen = tuple(wish for wish in self.config.model if not only or wish.name in only)
+        return msgspec.structs.replace(self.config, model=chosen)
 
 
 def find(folder: Path) -> Project:
@@ -93,14 +171,22 @@ def stale(lock: Lock, wanted: Config, engines: tuple[Engine, ...]) -> list[str]:
     return changes
 
 
+def joined(made: Lock, previous: Lock | None, wanted: Config) -> Lock:
+    """A lock of some models, and of the others that are wished for what was locked before.
+
+    It is current only if all of it fits: its ``inputs`` are those of the wishes that do.
+    """
+    models = {model.name: model for model in (*(previous.models if previous else ()), *made.models)}
+    wishes = sorted(wanted.model, key=lambda wish: wish.name)
+    kept = [(models[wish.name], wish) for wish in wishes if wish.name in models]
+    fitting = tuple(wish for model, wish in kept if model.inputs == lockfile.wish_digest(wish))
+    return msgspec.structs.replace(
+        made,
+        models=tuple(msgspec.structs.replace(model, aliases=tuple(sorted(wish.aliases))) for model, wish in kept),
+        inputs=lockfile.inputs_digest(msgspec.structs.replace(wanted, model=fitting)),
+    )
+
+
 def engine_pin(engine: Engine) -> EnginePin:
     digest = hashlib.sha256(engine.requirements.read_bytes()).hexdigest()
     return EnginePin(name=engine.name, device=engine.device, version=engine.version, requirements=f"sha256:{digest}")
-
-
-def formats(wanted: Config, hardware: Hardware) -> tuple[str, ...]:
-    """Which formats to lock: gguf for a CPU, safetensors where vLLM may run."""
-    insists = wanted.engines.cpu == "vllm" or any(wish.engine == "vllm" for wish in wanted.model)
-    if insists or (hardware.gpus and wanted.engines.gpu != "none"):
-        return ("safetensors", "gguf")
-    return ("gguf",)

@@ -1,26 +1,29 @@
-"""Commands that run something: deploy, serve, down, ps, logs, env, chat."""
+"""Commands that run something: deploy, rollback, serve, down, ps, logs, env, chat, mirror."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from deploy import output, paths
 from deploy.cli import engines
-from deploy.commands.options import JSON, LOCKED, QUIET, here
+from deploy.commands.options import FROM, JSON, LOCKED, QUIET, here
 from deploy.errors import UserError
 
-FROM = click.option("--from", "only", type=click.Choice(["hub", "index", "file"]), help="Fetch from this place only.")
+if TYPE_CHECKING:
+    from deploy.weights.places import Only
+    from serving.service import Service
 
 
 @click.command()
 @LOCKED
 @FROM
 @JSON
-def deploy(locked: bool, only: str | None, as_json: bool) -> None:
+def deploy(locked: bool, only: Only | None, as_json: bool) -> None:
     """Lock, plan, pull, verify, install and start; returns when the endpoint answers.
 
     A second run with nothing to do changes nothing.
@@ -29,6 +32,12 @@ def deploy(locked: bool, only: str | None, as_json: bool) -> None:
 
     with deployment.only_one():
         running = deployment.bring_up(here(), engines(), locked=locked, only=only)
+    _tell(running, as_json=as_json)
+
+
+def _tell(running: Service, *, as_json: bool) -> None:
+    from serving import deployment
+
     found = deployment.report(running)
     if as_json:
         output.dump(found)
@@ -40,7 +49,7 @@ def deploy(locked: bool, only: str | None, as_json: bool) -> None:
 @LOCKED
 @FROM
 @click.option("--prepared", is_flag=True, help="Serve what the last deploy prepared, without looking again.")
-def serve(locked: bool, only: str | None, prepared: bool) -> None:
+def serve(locked: bool, only: Only | None, prepared: bool) -> None:
     """The whole chain in the foreground, for systemd and containers. SIGTERM drains and ends it."""
     from deploy import prepare
     from serving import deployment, server
@@ -51,6 +60,31 @@ def serve(locked: bool, only: str | None, prepared: bool) -> None:
         with deployment.only_one():
             found = deployment.prepared(here(), engines(), locked=locked, only=only)
     server.run(found, engines())
+
+
+@click.command()
+@click.argument("number", type=click.IntRange(min=0), default=1)
+@click.option("--no-deploy", is_flag=True, help="Only put the lock back; `ownweights deploy` follows it.")
+@JSON
+def rollback(number: int, no_deploy: bool, as_json: bool) -> None:
+    """Go back to an earlier lock, and deploy it. NUMBER is as in `ownweights history`; the one before, if left out.
+
+    If it does not come up, models.lock is as before.
+    """
+    from deploy.changes import history
+    from deploy.changes import rollback as back
+    from serving import deployment
+
+    project = here()
+    history.notice(project.folder)
+    with deployment.only_one():
+        was, lock = back.choose(project, number, engines())
+        with back.swapped(project, lock, f"rollback to {was.digest[:12]}"):
+            if no_deploy:
+                output.say(f"rolled back: {project.lock_path}")
+                return
+            running = deployment.bring_up(project, engines(), locked=True, only=None)
+    _tell(running, as_json=as_json)
 
 
 @click.command()
@@ -127,3 +161,33 @@ def chat(text: str, model: str | None, system: str | None, max_tokens: int | Non
             sys.stdout.write(choice["delta"].get("content") or "")
             sys.stdout.flush()
     output.data("")
+
+
+@click.command()
+@click.option("--listen", default="127.0.0.1:8765", show_default=True, metavar="ADDR:PORT", help="Where to listen.")
+def mirror(listen: str) -> None:
+    """Serve what the lock here, and those before it, name and this disk holds, to boxes that set HF_ENDPOINT.
+
+    Read-only, and the stock client of the Hub works against it. Ends on Ctrl-C or SIGTERM.
+    """
+    from deploy import lockfile
+    from deploy.changes import history
+    from deploy.weights.shelf import Shelf
+    from serving import mirror
+
+    project = here()
+    lock = lockfile.read(project.lock_path)
+    shelf = Shelf(mirror.servable((lock, *history.earlier(project.folder, lock))))
+    if not shelf.commits():
+        raise UserError(
+            "nothing of the lock that a Hub could serve is on this disk",
+            where=str(project.lock_path),
+            hint="ownweights pull",
+        )
+    with mirror.listen(listen) as listener:
+        url = mirror.url(listener)
+        for commit in shelf.commits():
+            output.say(f"{commit.repo} at {commit.commit[:12]}: {len(commit.entries)} file(s)")
+        output.say(f"on another box, with the same models.lock: HF_ENDPOINT={url} ownweights deploy")
+        output.data(url)
+        mirror.serve(shelf, listener)

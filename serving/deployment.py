@@ -19,6 +19,7 @@ from deploy.plan import ModelPlan
 from deploy.prepare import Deployment, prepare, read, variant_of
 from deploy.project import Project
 from deploy.weights import verify
+from deploy.weights.places import Only
 from serving import fleet, holdings, keys, service
 from serving.service import Service
 
@@ -45,7 +46,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[Running, ...]
 
 
-def bring_up(project: Project, engines: tuple[Engine, ...], *, locked: bool, only: str | None) -> Service:
+def bring_up(project: Project, engines: tuple[Engine, ...], *, locked: bool, only: Only | None) -> Service:
     """Prepare and start in the background. What runs already and is still what is wanted stays untouched."""
     running = service.running()
     if running is not None and current(project, engines, running):
@@ -63,7 +64,7 @@ def bring_up(project: Project, engines: tuple[Engine, ...], *, locked: bool, onl
     return service.start(deployment)
 
 
-def prepared(project: Project, engines: tuple[Engine, ...], *, locked: bool, only: str | None) -> Deployment:
+def prepared(project: Project, engines: tuple[Engine, ...], *, locked: bool, only: Only | None) -> Deployment:
     """``deploy.prepare``, on the box as it is without our engines; and the operator's key."""
     hardware = holdings.given_back(detection.detect(paths.hub_cache()))
     deployment = prepare(project, engines, hardware, locked=locked, only=only)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy import output
+
 # huggingface_hub reads these once, when it is imported: a stored token must not reach a test's server.
 os.environ["HF_TOKEN_PATH"] = os.devnull
 os.environ.pop("HF_HUB_OFFLINE", None)
@@ -24,5 +26,7 @@ def _own_world(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeyp
     monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
     # Shared by all tests of a run: what one has fetched need not be fetched again.
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "uv"))
+    # Said loudly once per process, which here is once per test.
+    monkeypatch.setattr(output, "_warned", set())
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(variable, raising=False)

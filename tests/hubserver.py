@@ -10,53 +10,26 @@ Faults are matched against the request path in the order given; one that has use
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from urllib.parse import parse_qs
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from tests.hubfaults import Asked, Fault, Wire
 from tests.hubrepo import Blob, Repo
 
-
-@dataclass
-class Fault:
-    """What goes wrong on matching paths. ``times`` counts down; None: always."""
-
-    path: str
-    times: int | None = None
-    status: int | None = None
-    """Answer this instead, with ``headers``."""
-    headers: dict[str, str] = field(default_factory=dict)
-    """Added to the answer, or put in place of its own: a redirect, a Retry-After, a Link."""
-    flip: int | None = None
-    """Invert the byte at this offset of the file."""
-    cut: int | None = None
-    """Break the connection after this many bytes of the body."""
-    stall: bool = False
-    """Say nothing until the server stops."""
-    whole: bool = False
-    """Answer with the whole file, whatever range of it was asked for."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One line of the request log."""
-
-    method: str
-    path: str
-    range: str | None
-    status: int
-    token: str | None
-    """The Authorization header as received."""
+RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 class Hub:
@@ -64,19 +37,30 @@ class Hub:
 
     def __init__(self, repos: Iterable[Repo], page: int) -> None:
         self.url = ""
-        self.repos = {repo.id: repo for repo in repos}
+        self.revisions: dict[str, dict[str, Repo]] = {}
+        """Of each repository, what its branches, tags and commits name. Deleting an entry is deleting it there."""
         self.requests: list[Asked] = []
         self.faults: list[Fault] = []
         self.page = page
+        for repo in repos:
+            self.move(repo)
         self.app = Starlette(
             routes=[
+                Route("/api/whoami-v2", self.whoami),
                 Route("/api/models", self.models),
                 Route("/api/models/{owner}/{name}", self.info),
+                Route("/api/models/{owner}/{name}/refs", self.refs),
                 Route("/api/models/{owner}/{name}/revision/{revision:path}", self.info),
                 Route("/api/models/{owner}/{name}/tree/{revision}", self.tree),
+                Route("/api/models/{owner}/{name}/tree/{revision}/{path:path}", self.tree),
+                Route("/api/models/{owner}/{name}/paths-info/{revision}", self.paths_info, methods=["POST"]),
                 Route("/{owner}/{name}/resolve/{revision}/{path:path}", self.resolve),
             ]
         )
+
+    def move(self, repo: Repo, branch: str = "main") -> None:
+        """Let a branch or tag name this commit from now on. Earlier commits of the repository stay reachable."""
+        self.revisions.setdefault(repo.id, {}).update({branch: repo, repo.commit: repo})
 
     def fault(self, path: str, *, times: int | None = None, **what: object) -> None:
         """Inject a fault from now on: ``fault("*/resolve/*", times=2, status=429, headers={"Retry-After": "0"})``."""
@@ -87,40 +71,57 @@ class Hub:
             return
         request = Request(scope)
         fault = scope["fault"] = self._due(request.url.path)
-
-        async def log(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                if fault.headers:
-                    kept = [(key, value) for key, value in message["headers"] if key.decode() not in _lower(fault)]
-                    added = [(key.encode(), value.encode()) for key, value in _lower(fault).items()]
-                    message = {**message, "headers": kept + added}
-                self._note(request, message["status"])
-            await send(message)
-
-        if fault.stall:
-            self._note(request, 0)
+        headers = request.headers
+        asked = Asked(request.method, request.url.path, headers.get("range"), 0, headers.get("authorization"))
+        answer = self.app if fault.status is None else _said(fault)
+        if fault.stall and fault.cut is None:
+            self.requests.append(asked)
             await asyncio.Event().wait()
-        answer = self.app if fault.status is None else Response(status_code=fault.status)
-        await answer(scope, receive, log)
+        await answer(scope, receive, Wire(send, fault, asked, self.requests))
+
+    async def whoami(self, request: Request) -> Response:
+        known = "authorization" in request.headers
+        return JSONResponse({"type": "user", "name": "someone", "orgs": []}) if known else Response(status_code=401)
 
     async def models(self, request: Request) -> Response:
-        return JSONResponse([repo.info() for repo in self.repos.values()])
+        return JSONResponse([named["main"].info() for named in self.revisions.values()])
 
     async def info(self, request: Request) -> Response:
         repo = self._repo(request)
-        return repo if isinstance(repo, Response) else JSONResponse(repo.info())
+        return repo if isinstance(repo, Response) else JSONResponse(repo.info(blobs="blobs" in request.query_params))
+
+    async def refs(self, request: Request) -> Response:
+        repo = self._repo(request)
+        if isinstance(repo, Response):
+            return repo
+        branches = [
+            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": named.commit}
+            for name, named in self.revisions[repo.id].items()
+            if name != named.commit
+        ]
+        return JSONResponse({"branches": branches, "converts": [], "tags": []})
 
     async def tree(self, request: Request) -> Response:
         repo = self._repo(request)
         if isinstance(repo, Response):
             return repo
-        start = int(request.query_params.get("cursor", 0))
-        paths = sorted(repo.blobs)
+        query, folder = request.query_params, request.path_params.get("path", "")
+        entries = repo.entries(folder, recursive=query.get("recursive", "").lower() == "true")
+        start = int(query.get("cursor", 0))
         more = request.url.include_query_params(cursor=start + self.page)
         return JSONResponse(
-            [repo.entry(path) for path in paths[start : start + self.page]],
-            headers={"Link": f'<{more}>; rel="next"'} if start + self.page < len(paths) else None,
+            entries[start : start + self.page],
+            headers={"Link": f'<{more}>; rel="next"'} if start + self.page < len(entries) else None,
         )
+
+    async def paths_info(self, request: Request) -> Response:
+        repo = self._repo(request)
+        if isinstance(repo, Response):
+            return repo
+        body = (await request.body()).decode()
+        is_json = "json" in request.headers.get("content-type", "")
+        paths = json.loads(body)["paths"] if is_json else parse_qs(body).get("paths", [])
+        return JSONResponse([entry for entry in repo.entries() if entry["path"] in paths])
 
     async def resolve(self, request: Request) -> Response:
         repo = self._repo(request)
@@ -138,12 +139,10 @@ class Hub:
         return _content(request, blob, headers)
 
     def _repo(self, request: Request) -> Repo | Response:
-        repo = self.repos.get("{owner}/{name}".format_map(request.path_params))
-        if repo is None:
+        named = self.revisions.get("{owner}/{name}".format_map(request.path_params))
+        if not named:
             return _error(404, "RepoNotFound")
-        if request.path_params.get("revision", "main") not in ("main", repo.commit):
-            return _error(404, "RevisionNotFound")
-        return repo
+        return named.get(request.path_params.get("revision", "main")) or _error(404, "RevisionNotFound")
 
     def _due(self, path: str) -> Fault:
         for fault in self.faults:
@@ -153,15 +152,13 @@ class Hub:
                 return fault
         return Fault(path)
 
-    def _note(self, request: Request, status: int) -> None:
-        headers = request.headers
-        asked = Asked(request.method, request.url.path, headers.get("range"), status, headers.get("authorization"))
-        self.requests.append(asked)
-
 
 @contextmanager
 def hub(repos: Iterable[Repo], *, page: int = 1000) -> Iterator[Hub]:
-    """A Hub on a loopback port while the block runs. ``page``: entries per page of a file listing."""
+    """A Hub on a loopback port while the block runs. ``page``: entries per page of a file listing.
+
+    Of several commits of one repository the last one is ``main``.
+    """
     server = Hub(repos, page)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -180,43 +177,53 @@ def hub(repos: Iterable[Repo], *, page: int = 1000) -> Iterator[Hub]:
 
 
 def _content(request: Request, blob: Blob, headers: dict[str, str]) -> Response:
-    start, stop, status = 0, blob.size, 200
-    asked = request.headers.get("range")
-    if asked and not request.scope["fault"].whole:
-        first, _, last = asked.removeprefix("bytes=").partition("-")
-        start, stop, status = int(first), min(int(last) + 1 if last else blob.size, blob.size), 206
-        if start >= blob.size:
-            return Response(status_code=416, headers={"Content-Range": f"bytes */{blob.size}"})
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{blob.size}"
-    headers["Content-Length"] = str(stop - start)
+    fault: Fault = request.scope["fault"]
+    if fault.other is not None:
+        blob = Blob(fault.other)
+    end = blob.size - fault.short
+    claimed = blob.size if fault.lying else end
+    start, stop = 0, claimed
+    asked = None if fault.whole else RANGE.fullmatch(request.headers.get("range", ""))
+    if asked:
+        first, last = asked.groups()
+        start = int(first) if first else max(0, claimed - int(last))
+        stop = min(int(last) + 1, claimed) if first and last else claimed
+        if start >= claimed:
+            return Response(status_code=416, headers={"Content-Range": f"bytes */{claimed}"})
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{claimed}"
+    if not fault.endless:
+        headers["Content-Length"] = str(stop - start)
+    status = 206 if asked else 200
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
-    return StreamingResponse(
-        _body(blob, start, stop, request.scope["fault"]),
-        status_code=status,
-        headers=headers,
-        media_type="application/octet-stream",
-    )
+    body = _body(blob, start, min(stop, end), fault)
+    return StreamingResponse(body, status_code=status, headers=headers, media_type="application/octet-stream")
 
 
-async def _body(blob: Blob, start: int, stop: int, fault: Fault) -> AsyncIterator[bytes]:
-    """A body that ends before its Content-Length makes uvicorn close the connection: that is the cut."""
-    if fault.cut is not None:
-        stop = min(stop, start + fault.cut)
+async def _body(blob: Blob, start: int, stop: int, fault: Fault) -> AsyncIterator[bytes | memoryview]:
+    """A body that ends before its Content-Length makes uvicorn close the connection."""
     at = start
     for chunk in blob.read(start, stop):
         yield chunk if fault.flip is None else _flipped(chunk, fault.flip - at)
         at += len(chunk)
+    while fault.endless:
+        yield bytes(1 << 16)
 
 
-def _flipped(chunk: bytes, offset: int) -> bytes:
+def _flipped(chunk: bytes | memoryview, offset: int) -> bytes | memoryview:
     if not 0 <= offset < len(chunk):
         return chunk
-    return chunk[:offset] + bytes([chunk[offset] ^ 0xFF]) + chunk[offset + 1 :]
+    return bytes(chunk[:offset]) + bytes([chunk[offset] ^ 0xFF]) + bytes(chunk[offset + 1 :])
 
 
-def _lower(fault: Fault) -> dict[str, str]:
-    return {key.lower(): value for key, value in fault.headers.items()}
+def _said(fault: Fault) -> Response:
+    """The answer that is a status, some headers and perhaps a body, whatever was asked for."""
+    assert fault.status is not None
+    if fault.other is None:
+        return Response(status_code=fault.status)
+    blob = Blob(fault.other)
+    headers = {"Content-Length": str(blob.size)}
+    return StreamingResponse(_body(blob, 0, blob.size, fault), status_code=fault.status, headers=headers)
 
 
 def _error(status: int, code: str) -> Response:

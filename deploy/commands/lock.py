@@ -1,31 +1,109 @@
-"""Commands about the lock: lock."""
+"""Commands about the lock: lock, drift."""
 
 from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
 
 import click
 
 from deploy import output
 from deploy.cli import engines
 from deploy.commands.options import JSON, box, here
+from deploy.errors import WeightsError
+
+if TYPE_CHECKING:
+    from deploy.changes.drift import Drift
+    from deploy.lockfile import Lock
+    from deploy.project import Project
 
 
 @click.command()
-@click.option("--upgrade", multiple=True, metavar="NAME", help="Resolve this model again, whatever is locked.")
-@click.option("--locked", is_flag=True, help="Only check: fail where the lock does not fit models.toml.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--upgrade", multiple=True, metavar="NAME", help="Resolve this model again, and show what changed.")
+@click.option("--accept-new-owner", is_flag=True, help="Go on where a name now belongs to another repository.")
+@click.option("--check", is_flag=True, help="Write nothing: derive the lock again at its own commits, and compare.")
 @JSON
-def lock(upgrade: tuple[str, ...], locked: bool, as_json: bool) -> None:
-    """Resolve models.toml into models.lock: commits, sizes, sha256s, places.
+def lock(names: tuple[str, ...], upgrade: tuple[str, ...], accept_new_owner: bool, check: bool, as_json: bool) -> int:
+    """Resolve what of models.toml is not in models.lock, or stale there: commits, sizes, sha256s, places.
 
-    Catalogue rows that are fully pinned need no network.
+    What is locked stays as it is, however far upstream moved, until it is upgraded. Catalogue rows that are fully
+    pinned need no network. With NAME only these models. `--check` exits 1 with a diff where the lock differs.
     """
-    project = here()
-    found = project.lock(box(), engines(), locked=locked, upgrade=frozenset(upgrade))
-    changed = project.save(found)
+    if check and (upgrade or accept_new_owner):
+        raise click.UsageError("--check writes nothing, so it cannot go with --upgrade or --accept-new-owner")
+    project, only, upgraded = here(), frozenset(names), frozenset(upgrade)
+    if check:
+        return _check(project, only, as_json=as_json)
+    found = project.lock(box(), engines(), only=only, upgrade=upgraded, accept_new_owner=accept_new_owner)
+    _show_upgraded(project, found, upgraded)
+    changed = project.save(found, reason=" ".join(["lock", *(f"--upgrade {name}" for name in sorted(upgraded))]))
     if as_json:
         output.dump(found)
-        return
+        return 0
     if not changed:
         output.say("the lock is current")
     for model in found.models:
-        for variant in model.variants:
+        for variant in model.variants if not only or model.name in only | upgraded else ():
             output.data(f"{model.name}  {variant.key}  {output.size(variant.size)}  {variant.tree}")
+    return 0
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@JSON
+def drift(names: tuple[str, ...], as_json: bool) -> int:
+    """What changed upstream since models were locked. Writes nothing; exit 3 where something did.
+
+    The branch or tag that was asked for is looked up again. Commits that bring the same files under the same terms
+    are no change. `ownweights lock --upgrade NAME` takes over what is shown here.
+    """
+    from deploy import lockfile
+    from deploy.changes import drift, drift_lines
+
+    project = here()
+    locked = lockfile.read(project.lock_path)
+    found: list[Drift] = []
+    for model in [locked.model(name) for name in names] or locked.models:
+        fixed = all(drift.is_fixed(variant) for variant in model.variants)
+        found += drift.of_model(model, model if fixed else project.upstream(model))
+    if as_json:
+        output.dump(found)
+    else:
+        for one in found:
+            for line in drift_lines.lines(one):
+                output.data(line)
+    return WeightsError.exit_code if any(one.changes for one in found) else 0
+
+
+def _check(project: Project, only: frozenset[str], *, as_json: bool) -> int:
+    from deploy import lockfile
+    from deploy.project import stale
+
+    previous = lockfile.read(project.lock_path)
+    changes = stale(previous, project.config, engines())
+    derived = project.derived(box(), engines(), only=only)
+    old, new = (lockfile.write(one).splitlines() for one in (previous, derived))
+    lines = list(difflib.unified_diff(old, new, lockfile.FILE, "derived again", lineterm=""))
+    if as_json:
+        output.dump({"current": not lines, "stale": changes, "diff": lines})
+    elif not lines:
+        output.say("the lock is current: derived again at its own commits, it is the same")
+    else:
+        for change in changes:
+            output.say(f"the lock is stale: {change}")
+        for line in lines:
+            output.data(line)
+    return int(bool(lines))
+
+
+def _show_upgraded(project: Project, found: Lock, upgraded: frozenset[str]) -> None:
+    """On stderr, before anything is written."""
+    from deploy import lockfile
+    from deploy.changes import drift, drift_lines
+
+    before = lockfile.read(project.lock_path).models if upgraded and project.lock_path.exists() else ()
+    for model in before:
+        for one in drift.of_model(model, found.model(model.name)) if model.name in upgraded else ():
+            for line in drift_lines.lines(one):
+                output.say(line)

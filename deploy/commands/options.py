@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,9 +11,19 @@ from deploy import paths, project
 from deploy.hardware import Hardware
 from deploy.project import Project
 
+if TYPE_CHECKING:
+    from deploy.weights.places import Only
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
 LOCKED = click.option("--locked", is_flag=True, help="Refuse a lock that does not fit models.toml.")
+FROM = click.option(
+    "--from",
+    "only",
+    metavar="PLACE",
+    callback=lambda _context, _option, text: _place(text),
+    help="Fetch from this place only: hub, index, file, file:PATH, or the URL of a Hub.",
+)
 RECORDED = click.option(
     "--hardware",
     "recorded",
@@ -31,3 +42,9 @@ def box(recorded: Path | None = None) -> Hardware:
     from deploy import detection
 
     return detection.load(recorded) if recorded else detection.detect(paths.hub_cache())
+
+
+def _place(text: str | None) -> Only | None:
+    from deploy.weights import places
+
+    return None if text is None else places.parse(text)

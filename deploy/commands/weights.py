@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from deploy import output
 from deploy.cli import engines
-from deploy.commands.options import JSON, LOCKED, box, here
+from deploy.commands.options import FROM, JSON, LOCKED, box, here
 
 if TYPE_CHECKING:
-    from deploy.lockfile import Model, Variant
+    from deploy.lockfile import Lock, Model, Variant
+    from deploy.weights.places import Only
+    from deploy.weights.verify import Depth
 
 
 @click.command()
-@click.option("--from", "only", type=click.Choice(["hub", "index", "file"]), help="Fetch from this place only.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--variant", "key", metavar="KEY", help="This locked variant, format/precision, not the planned one.")
+@FROM
 @LOCKED
 @JSON
-def pull(only: str | None, locked: bool, as_json: bool) -> None:
-    """Fetch what the plan needs into the Hugging Face cache, verified while it streams."""
+def pull(names: tuple[str, ...], key: str | None, only: Only | None, locked: bool, as_json: bool) -> None:
+    """Fetch what the plan needs, of the models NAME or of all, into the Hugging Face cache.
+
+    Each file is verified while it streams, and nothing counts before it hashes to the lock. Interrupted at any byte,
+    the next pull goes on there.
+    """
     from deploy import prepare
 
-    project = here()
-    found, decided = prepare.decide(project, engines(), box(), locked=locked)
-    project.save(found)
-    pulled = prepare.fetch(found, decided, only=only)
+    project, hardware = here(), box()
+    if key is None:
+        found, decided = prepare.decide(project, engines(), hardware, locked=locked)
+        project.save(found)
+        pulled = prepare.fetch(found, decided, only=only, names=names)
+    else:
+        found = project.lock(hardware, engines(), locked=locked)
+        project.save(found)
+        pulled = prepare.fetch_variants(found, prepare.locked_variants(found, names, key), only=only)
     if as_json:
         output.dump(pulled)
         return
@@ -34,27 +49,58 @@ def pull(only: str | None, locked: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="Hash every byte, whatever the stamps say.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--variant", "key", metavar="KEY", help="Only this variant: format/precision, as in the lock.")
+@click.option("--quick", "depth", flag_value="quick", help="Believe the stamps of earlier checks; read no content.")
+@click.option("--full", "depth", flag_value="full", help="Hash every byte, whatever the stamps say.")
 @JSON
-def verify(full: bool, as_json: bool) -> int:
-    """Check every locked file on disk, offline. Names each wrong, missing, extra or replaced file; exit 1 if any."""
+def verify(names: tuple[str, ...], key: str | None, depth: Depth | None, as_json: bool) -> int:
+    """Check locked files on disk, offline. Names each wrong, missing, extra or replaced file.
+
+    What was hashed before and is unchanged since is not read again. Exit code 3 for anything that differs from the
+    lock, 1 where files are only missing or, with --quick, not hashed yet.
+    """
     from deploy import lockfile
     from deploy.weights import verify
 
-    found = lockfile.read(here().lock_path)
-    variants = [variant for model in found.models for variant in _on_disk(model)]
-    findings = [finding for variant in variants for finding in verify.check(variant, full=full)]
+    chosen = _chosen(lockfile.read(here().lock_path), names, key)
+    began = time.monotonic()
+    with output.progress() as progress:
+        inspected = verify.inspect([variant for _, variant in chosen], depth or "stamped", progress)
+    found = [
+        verify.Named(model=model.name, variant=variant.key, **msgspec.structs.asdict(finding))
+        for (model, variant), findings in zip(chosen, inspected, strict=True)
+        for finding in findings
+    ]
     if as_json:
-        output.dump(findings)
-    elif not findings:
-        count = sum(len(variant.files) for variant in variants)
-        output.say(f"as locked: {count} file(s), {output.size(sum(variant.size for variant in variants))}")
-    else:
+        output.dump(found)
+    elif found:
         output.table(
-            ("FILE", "PROBLEM", "EXPECTED", "FOUND"),
-            [(finding.path, finding.problem, finding.expected, finding.found) for finding in findings],
+            ("MODEL", "VARIANT", "FILE", "PROBLEM", "EXPECTED", "FOUND"),
+            [
+                (row.model, row.variant, row.path, row.problem, row.expected or "nothing", row.found or "nothing")
+                for row in found
+            ],
         )
-    return 1 if findings else 0
+    else:
+        _praise([variant for _, variant in chosen], time.monotonic() - began if depth == "full" else None)
+    return verify.exit_code(found)
+
+
+def _praise(variants: list[Variant], hashed_s: float | None) -> None:
+    size = sum(variant.size for variant in variants)
+    rate = f", hashed at {output.size(int(size / hashed_s))}/s" if hashed_s else ""
+    output.say(f"as locked: {sum(len(variant.files) for variant in variants)} file(s), {output.size(size)}{rate}")
+
+
+def _chosen(lock: Lock, names: tuple[str, ...], key: str | None) -> list[tuple[Model, Variant]]:
+    """What is to be checked: of the models named, or of all, the variant named, or those that are here."""
+    from deploy import prepare
+
+    models = [lock.model(name) for name in names] or list(lock.models)
+    if key is None:
+        return [(model, variant) for model in models for variant in _on_disk(model)]
+    return list(zip(models, prepare.locked_variants(lock, names, key), strict=True))
 
 
 def _on_disk(model: Model) -> tuple[Variant, ...]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from deploy.errors import PlaceError
+
+SHOWN = 120
 
 
 class Busy(Exception):
@@ -34,11 +38,23 @@ def explained(error: Exception, repo: str, revision: str, where: str) -> PlaceEr
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         hint = "check the spelling; for a private repository `export HF_TOKEN=...`"
         return PlaceError(f"`{repo}` does not exist here, or is private", where=where, hint=hint)
+    if isinstance(error, errors.EntryNotFoundError):
+        hint = "try again: a mirror may lag behind, and a branch may just have moved"
+        return PlaceError(f"`{repo}` at {revision} lacks a file that its list names", where=where, hint=hint)
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         hint = "check HF_TOKEN: `unset HF_TOKEN` asks without one" if status in (401, 403) else "check HF_ENDPOINT"
         return PlaceError(f"the Hub answered {status} for `{repo}`", where=where, hint=hint)
-    if isinstance(error, OSError | httpx2.TransportError | httpx2.TooManyRedirects):
+    if isinstance(error, OSError | httpx2.TransportError):
         hint = "check the network, or point HF_ENDPOINT to a mirror; pinned models need no Hub: `ownweights models`"
         return PlaceError(f"the Hub cannot be reached: {str(error) or type(error).__name__}", where=where, hint=hint)
-    return PlaceError("what answers there is not a Hub", where=where, hint="check HF_ENDPOINT and the proxy")
+    # Only what decoding says: other errors may quote an address, and with it a password.
+    what = f": {shown(str(error))}" if isinstance(error, msgspec.MsgspecError) else ""
+    hint = "check HF_ENDPOINT and the proxy"
+    return PlaceError(f"what answers there is not a Hub{what}", where=where, hint=hint)
+
+
+def shown(text: str) -> str:
+    """Of words that are not ours: one short line in which nothing moves a terminal's cursor."""
+    line = text.encode("unicode_escape").decode()
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}…"

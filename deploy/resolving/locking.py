@@ -11,14 +11,17 @@ from pathlib import Path
 
 import msgspec
 
-from deploy import __version__, catalog, facts, hub, lockfile, output, selection, source, variants
-from deploy.catalog import Gguf, Row
-from deploy.config import Config, ModelWish
+from deploy import __version__, lockfile, output
+from deploy.config import Config
 from deploy.engine import Engine
 from deploy.errors import ConfigError, LockError, PlaceError
-from deploy.lockfile import Lock, Model, Variant
+from deploy.lockfile import Lock, Model
 from deploy.project import engine_pin
-from deploy.source import Source
+from deploy.resolving import resolution, source
+from deploy.resolving.resolution import Request
+from deploy.resolving.source import Source
+
+Choose = Callable[[str], tuple[str, str]]
 
 
 def lock(
@@ -26,17 +29,19 @@ def lock(
     *,
     previous: Lock | None,
     engines: tuple[Engine, ...],
-    choose: Callable[[str], tuple[str, str]],
-    formats: tuple[str, ...],
+    choose: Choose,
     base: Path,
     upgrade: frozenset[str] = frozenset(),
+    accept_new_owner: bool = False,
+    at_locked: bool = False,
 ) -> Lock:
-    """The lock of these wishes.
+    """The lock of these wishes, the same one on every box.
 
     ``choose`` gives catalogue id and reason for the model of that name, which says ``auto``;
-    ``formats`` are those that this box can use;
     ``base`` is the folder that a ``file:`` path counts from; models named in ``upgrade`` are resolved again
-    although nothing changed. Raises LockError, or ConfigError for a wish that names nothing.
+    although nothing changed. ``accept_new_owner``: of a repository whose name has passed to another one.
+    ``at_locked`` derives again what ``previous`` holds, at its commits: the same bytes come out, unless they were
+    tampered with. Raises LockError, or ConfigError for a wish that names nothing.
     """
     known = {wish.name for wish in config.model}
     if missing := upgrade - known:
@@ -47,13 +52,15 @@ def lock(
     models = []
     for wish in config.model:
         last = before.get(wish.name)
-        if last and wish.name not in upgrade and last.inputs == lockfile.wish_digest(wish):
+        current = last is not None and last.inputs == lockfile.wish_digest(wish)
+        if last and current and wish.name not in upgrade and not at_locked:
             models.append(msgspec.structs.replace(last, aliases=wish.aliases))
-        else:
-            models.append(_resolved(wish, choose, formats, base))
-            _refuse_new_owner(models[-1], last)
+            continue
+        models.append(_resolved(Request(wish=wish, base=base, locked=last if at_locked else None), choose))
+        if last:
+            _compare_owners(models[-1], last, accept=accept_new_owner)
     made = Lock(
-        generator=f"ownweights {__version__}",
+        generator=previous.generator if previous and at_locked else f"ownweights {__version__}",
         inputs=lockfile.inputs_digest(config),
         models=tuple(models),
         engines=tuple(engine_pin(engine) for engine in engines),
@@ -62,18 +69,18 @@ def lock(
     return lockfile.parse(lockfile.write(made))
 
 
-def _resolved(wish: ModelWish, choose: Callable[[str], tuple[str, str]], formats: tuple[str, ...], base: Path) -> Model:
-    wanted, reason = source.parse(wish.source), None
-    if wanted.kind == "auto":
-        name, reason = choose(wish.name)
-        wanted = Source(kind="catalogue", name=name)
+def _resolved(request: Request, choose: Choose) -> Model:
+    wish = request.wish
     try:
-        found = _variants(wanted, wish.precision, formats, base)
+        wanted, reason = _wanted(request, choose)
+        found = resolution.variants_of(request, wanted)
+        if not found:
+            raise LockError("nothing of it could be derived again", hint=f"ownweights lock --upgrade {wish.name}")
     except (ConfigError, LockError, PlaceError) as error:
         kind = ConfigError if isinstance(error, ConfigError) else LockError
         message = f"model `{wish.name}`: {error.message}"
         raise kind(message, where=error.where or wish.source, hint=error.hint) from error
-    return Model(
+    model = Model(
         name=wish.name,
         aliases=wish.aliases,
         requested=wish.source,
@@ -82,110 +89,47 @@ def _resolved(wish: ModelWish, choose: Callable[[str], tuple[str, str]], formats
         reason=reason,
         variants=found,
     )
+    _say_templates(model)
+    return model
 
 
-def _variants(wanted: Source, precision: str | None, formats: tuple[str, ...], base: Path) -> tuple[Variant, ...]:
-    if wanted.kind == "hf":
-        return _of_repository(wanted.name, wanted.revision, precision, formats)
-    if wanted.kind == "file":
-        found = variants.of_path((base / Path(wanted.name).expanduser()).absolute(), precision)
-        _refuse_other(found, precision)
-        return (found,)
-    return of_row(catalog.find(wanted.name), precision, formats)
+def _wanted(request: Request, choose: Choose) -> tuple[Source, str | None]:
+    """What the wish names, and the reason where that was chosen: once, then it stays."""
+    wish, locked = request.wish, request.locked
+    wanted = source.parse(wish.source)
+    if wanted.kind != "auto":
+        return wanted, None
+    if wish.gguf:
+        raise ConfigError("`auto` chooses the model, so no `gguf` can belong to it", hint="name a `source` beside it")
+    if locked and locked.catalogue:
+        return Source(kind="catalogue", name=locked.catalogue), locked.reason
+    name, reason = choose(wish.name)
+    return Source(kind="catalogue", name=name), reason
 
 
-def _of_repository(repo: str, revision: str, precision: str | None, formats: tuple[str, ...]) -> tuple[Variant, ...]:
-    """Of the formats that this box can use, those that are there; where it is none of them, what there is."""
-    snapshot = hub.resolve(repo, revision)
-    present = selection.formats(snapshot.paths)
-    if not present:
-        raise LockError(
-            "the repository has neither safetensors with a config.json nor GGUF files; pickles (.bin, .pt, .pth) "
-            "can run code when they are loaded and are refused",
-            hint=f"look for a safetensors or GGUF copy of {repo}",
-        )
-    if precision and len(present) > 1:
-        # Rare, and then the precision says which: a label that one of the GGUF names carries, or the folder's own.
-        labels = {facts.label(path) for path in snapshot.paths if path.endswith(".gguf")}
-        present = ("gguf",) if precision.upper() in labels else ("safetensors",)
-    found = []
-    for kind in [kind for kind in present if kind in formats] or present:
-        if kind == "gguf":
-            found.append(variants.gguf(snapshot, selection.gguf(snapshot.paths, precision)))
-        else:
-            found.append(variants.safetensors(snapshot))
-            _refuse_other(found[-1], precision)
-    return tuple(found)
+def _say_templates(model: Model) -> None:
+    """Two formats of one model that would be spoken to in two ways."""
+    known = [variant for variant in model.variants if variant.facts.chat_template]
+    if len({variant.facts.chat_template for variant in known}) > 1:
+        keys = " and ".join(variant.key for variant in known)
+        output.say(f"`{model.name}`: {keys} carry different chat templates, so their answers may differ in form")
 
 
-def of_row(row: Row, precision: str | None, formats: tuple[str, ...]) -> tuple[Variant, ...]:
-    """GGUF where the box can use it, safetensors where it can or where there is nothing else."""
-    entry, formats = _chosen(row, precision, formats)
-    found = []
-    if entry and "gguf" in formats:
-        found.append(variants.pinned(row, entry) if entry.pinned else _unpinned(row, entry))
-    if "safetensors" in formats or not found:
-        if found and not hub.reachable():
-            output.warn(f"the Hub ({hub.address()}) cannot be reached: `{row.id}` is locked as {found[0].key} only")
-        else:
-            found.append(_completed(variants.safetensors(hub.resolve(row.hf_repo, row.commit or "main")), row))
-    return tuple(found)
-
-
-def _chosen(row: Row, precision: str | None, formats: tuple[str, ...]) -> tuple[Gguf | None, tuple[str, ...]]:
-    """The GGUF to take (the first one unless a precision says otherwise), and the formats that are left."""
-    if precision is None:
-        return next(iter(row.gguf), None), formats
-    entries = {facts.label(entry.file): entry for entry in row.gguf}
-    if precision.upper() in entries:
-        return entries[precision.upper()], ("gguf",)
-    stored = row.native_dtype.split()[0]
-    native = facts.PRECISIONS.get(stored, stored)
-    if precision.lower() == native:
-        return None, ("safetensors",)
-    raise LockError(
-        f"the catalogue has no `{precision}` of it, but {', '.join([*map(str, entries), native])}",
-        hint='take one of them, or name a repository: source = "hf:org/repo"',
-    )
-
-
-def _unpinned(row: Row, entry: Gguf) -> Variant:
-    """A GGUF whose commit nobody recorded: resolved now, and refused where its bytes are others than were known."""
-    snapshot = hub.resolve(entry.hf_repo, entry.revision or "main")
-    if entry.file not in snapshot.paths:
-        raise LockError(f"`{entry.hf_repo}` no longer has `{entry.file}`", hint=f'source = "hf:{entry.hf_repo}"')
-    found = snapshot.file(entry.file).sha256
-    if found != entry.sha256:
-        raise LockError(
-            f"`{entry.file}` is another file now: the catalogue knows sha256 {entry.sha256}, the Hub has {found}",
-            where=entry.hf_repo,
-            hint=f'to accept what is there: source = "hf:{entry.hf_repo}@{snapshot.commit}"',
-        )
-    return _completed(variants.gguf(snapshot, (entry.file,)), row)
-
-
-def _completed(variant: Variant, row: Row) -> Variant:
-    return msgspec.structs.replace(variant, facts=facts.completed(variant.facts, row.facts))
-
-
-def _refuse_other(variant: Variant, precision: str | None) -> None:
-    """A precision that was wished for and is not what is there. A GGUF's file name may say it in other words."""
-    said = variant.files[0].path if variant.format == "gguf" else ""
-    if precision and precision.lower() != variant.precision.lower() and precision.lower() not in said.lower():
-        raise LockError(
-            f"its precision is {variant.precision}, not {precision}", hint="leave `precision` out of models.toml"
-        )
-
-
-def _refuse_new_owner(model: Model, before: Model | None) -> None:
+def _compare_owners(model: Model, before: Model, *, accept: bool) -> None:
     """A name that was given up and registered again looks the same, except for the Hub's own id of it."""
-    owners = {variant.origin.repo: variant.origin.repo_id for variant in before.variants} if before else {}
+    owners = {variant.origin.repo: variant.origin.repo_id for variant in before.variants}
     for variant in model.variants:
-        last = owners.get(variant.origin.repo)
-        if last and variant.origin.repo_id and last != variant.origin.repo_id:
+        last, now = owners.get(variant.origin.repo), variant.origin.repo_id
+        if not last or not now or last == now:
+            continue
+        message = (
+            f"`{variant.origin.repo}` is not the repository that was locked: its id was {last} and is {now}, "
+            "so its name may have a new owner"
+        )
+        if not accept:
             raise LockError(
-                f"`{variant.origin.repo}` is not the repository that was locked: its id was {last} and is "
-                f"{variant.origin.repo_id}, so its name may have a new owner",
+                message,
                 where=f"model {model.name}",
-                hint="if you trust the new one, delete the model from models.lock and run `ownweights lock`",
+                hint=f"if you trust the new one: ownweights lock --upgrade {model.name} --accept-new-owner",
             )
+        output.warn(f"{message}: accepted")

@@ -1,27 +1,21 @@
-"""Variants for the lock, one maker per kind of source: a pinned catalogue row, a Hub's snapshot, a path."""
+"""Variants for the lock, one maker per format: what a folder's files are, say and need."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from functools import cache
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Sequence
 
 import msgspec
 
-from deploy import catalog, facts, gguf_header, hub, output, selection
+from deploy import catalog
 from deploy.catalog import Gguf, Row
-from deploy.errors import LockError
-from deploy.facts import Described
-from deploy.hub import RemoteFile, Snapshot
-from deploy.lockfile import File, Licence, Origin, Place, Variant, Wheel, tree_digest
-from deploy.selection import Format
+from deploy.lockfile import Facts, File, Licence, Origin, Place, Tensors, Variant, Wheel, tree_digest
+from deploy.resolving import attention, facts, headers, remote_code, selection
+from deploy.resolving.facts import Described
+from deploy.resolving.folder import Folder, purl
+from deploy.resolving.selection import Format
 
-HEADER_BYTES = (16 << 20, 64 << 20)
-"""A GGUF header is as long as its vocabulary: 6 MB for 150 000 tokens. The second try is for the longest known."""
-SLOW_BYTES = 1_000_000_000
-"""Hashing more than this takes long enough to say so."""
+UNSAID = ("unknown", "other")
+"""Words of the catalogue for a licence that nobody read."""
 
 
 def pinned(row: Row, gguf: Gguf) -> Variant:
@@ -38,122 +32,106 @@ def pinned(row: Row, gguf: Gguf) -> Variant:
         kind="huggingface",
         repo=gguf.hf_repo,
         commit=gguf.revision,
-        purl=_purl(gguf.hf_repo, gguf.revision),
+        purl=purl(gguf.hf_repo, gguf.revision),
     )
-    described = Described(precision=facts.label(gguf.file) or facts.UNKNOWN, facts=row.facts)
-    found = _variant("gguf", described, (file,), origin, (Place(kind="hub"), *index))
-    return msgspec.structs.replace(found, licence=Licence(id=row.licence.spdx))
+    return Variant(
+        format="gguf",
+        precision=facts.label(gguf.file) or facts.UNKNOWN,
+        size=file.size,
+        tree=tree_digest((file,)),
+        origin=origin,
+        licence=None if row.licence.spdx in UNSAID else Licence(id=row.licence.spdx),
+        facts=row.facts,
+        files=(file,),
+        places=(Place(kind="hub"), *index),
+    )
 
 
-def safetensors(snapshot: Snapshot) -> Variant:
-    """Of a repository's Hugging Face folder. Its small files are fetched: their sha256 is on no Hub."""
+def safetensors(folder: Folder, *, allowed: Sequence[str], row: Row | None = None) -> Variant:
+    """Of a Hugging Face folder. Its small files are read: their sha256 is on no Hub.
 
-    @cache
-    def read(path: str) -> bytes:
-        return hub.small_file(snapshot.repo, snapshot.commit, snapshot.file(path))
-
-    paths = selection.safetensors(snapshot.paths, read)
-    described = facts.of_folder(paths, read, catalog.architectures())
-    files = tuple(_remote(snapshot.file(path), read) for path in paths)
-    return _variant("safetensors", described, files, _origin(snapshot), (Place(kind="hub"),))
-
-
-def gguf(snapshot: Snapshot, paths: tuple[str, ...]) -> Variant:
-    """Of a repository's GGUF file, or of all parts of a split one; the facts are in the first one's header."""
-
-    def read(path: str) -> bytes:
-        return hub.small_file(snapshot.repo, snapshot.commit, snapshot.file(path))
-
-    described = _hub_header(snapshot, snapshot.file(paths[0]))
-    files = tuple(_remote(snapshot.file(path), read) for path in paths)
-    return _variant("gguf", described, files, _origin(snapshot), (Place(kind="hub"),))
+    ``allowed`` are hashes of code that may be run (``sha256:…``). Raises LockError, PlaceError.
+    """
+    folder.fetch(selection.texts(folder.paths))
+    paths = selection.safetensors(folder.paths, folder.read)
+    weights = [path for path in paths if path.endswith(".safetensors")]
+    tensors = headers.safetensors(folder, weights)
+    return _configured("safetensors", folder, paths, allowed=allowed, row=row, tensors=tensors)
 
 
-def of_path(path: Path, precision: str | None) -> Variant:
-    """Of a GGUF file or a Hugging Face folder on this disk, hashed now. Raises LockError for anything else."""
-    folder = path if path.is_dir() else path.parent
-    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_file())) if folder.is_dir() else ()
-    if path.is_file() and path.suffix == ".gguf":
-        return _disk_gguf(folder, selection.gguf(selection.siblings(path.name, names), None))
-    if path.is_dir() and "safetensors" in selection.formats(names):
-        return _disk_safetensors(folder, names)
-    if path.is_dir() and "gguf" in selection.formats(names):
-        return _disk_gguf(folder, selection.gguf(names, precision))
-    problem = "holds no safetensors with a config.json and no .gguf" if path.exists() else "does not exist"
-    raise LockError(f"`{path}` {problem}", hint="a relative path counts from the folder of models.toml")
+def pickle(folder: Folder, *, allowed: Sequence[str]) -> Variant:
+    """The same of PyTorch's own format, whose tensors cannot be counted without running it."""
+    folder.fetch(selection.texts(folder.paths))
+    paths = selection.pickles(folder.paths, folder.read)
+    return _configured("pickle", folder, paths, allowed=allowed, row=None, tensors=None)
 
 
-def _disk_gguf(folder: Path, names: tuple[str, ...]) -> Variant:
-    with (folder / names[0]).open("rb") as stream:
-        try:
-            described = facts.of_gguf(stream, names[0])
-        except gguf_header.Truncated as error:
-            raise LockError(str(error), where=names[0], hint="the file is not complete: copy it again") from error
-    return _on_disk("gguf", described, folder, names)
+def gguf(folder: Folder, paths: Sequence[str], row: Row | None = None) -> Variant:
+    """Of a GGUF file, or of all parts of a split one; the facts are in the first one's header."""
+    header, tensors = headers.gguf(folder, paths)
+    files = folder.files((*paths, *selection.legal(folder.paths)))
+    described = facts.of_gguf(header, paths[0])
+    return _variant("gguf", folder, described, files=files, code=(), row=row, tensors=tensors)
 
 
-def _disk_safetensors(folder: Path, names: tuple[str, ...]) -> Variant:
-    def read(name: str) -> bytes:
-        return (folder / name).read_bytes()
-
-    chosen = selection.safetensors(names, read)
-    return _on_disk("safetensors", facts.of_folder(chosen, read, catalog.architectures()), folder, chosen)
-
-
-def _on_disk(kind: Format, described: Described, folder: Path, names: tuple[str, ...]) -> Variant:
-    sizes = {name: (folder / name).stat().st_size for name in names}
-    if sum(sizes.values()) > SLOW_BYTES:
-        output.say(f"hashing {output.size(sum(sizes.values()))} in {folder}")
-    files = tuple(File(path=name, size=sizes[name], sha256=_file_sha256(folder / name)) for name in names)
-    return _variant(kind, described, files, Origin(kind="path"), (Place(kind="file", path=str(folder)),))
-
-
-def _hub_header(snapshot: Snapshot, file: RemoteFile) -> Described:
-    for count_bytes in HEADER_BYTES:
-        prefix = hub.head(snapshot.repo, snapshot.commit, file, count_bytes)
-        try:
-            return facts.of_gguf(BytesIO(prefix), file.path)
-        except gguf_header.Truncated:
-            continue
-    raise LockError(f"the header of `{file.path}` does not end within {output.size(HEADER_BYTES[-1])}")
-
-
-def _remote(file: RemoteFile, read: Callable[[str], bytes]) -> File:
-    if file.sha256:
-        return File(path=file.path, size=file.size, sha256=file.sha256)
-    return File(path=file.path, size=file.size, sha256=hashlib.sha256(read(file.path)).hexdigest(), git=file.git)
+def _configured(
+    kind: Format,
+    folder: Folder,
+    paths: Sequence[str],
+    *,
+    allowed: Sequence[str],
+    row: Row | None,
+    tensors: Tensors | None,
+) -> Variant:
+    """Of what config.json describes, with the repository's own code where that must and may be run."""
+    described = facts.of_folder(paths, folder.read)
+    claims = remote_code.claims(paths, folder.read)
+    code = folder.files(remote_code.scripts(folder.paths, claims))
+    built_in = catalog.architectures() | attention.CLASSES
+    needed = remote_code.needed(claims, described.facts.architecture, built_in)
+    runs = remote_code.may_run(code, needed, allowed)
+    files = (*folder.files(paths), *(code if runs else ()))
+    return _variant(kind, folder, described, files=files, code=code, row=row, tensors=tensors)
 
 
 def _variant(
-    kind: Format, described: Described, files: tuple[File, ...], origin: Origin, places: tuple[Place, ...]
+    kind: Format,
+    folder: Folder,
+    described: Described,
+    *,
+    files: tuple[File, ...],
+    code: tuple[File, ...],
+    row: Row | None,
+    tensors: Tensors | None,
 ) -> Variant:
+    known = facts.completed(described.facts, row.facts) if row else described.facts
     return Variant(
         format=kind,
         precision=described.precision,
         size=sum(file.size for file in files),
         tree=tree_digest(files),
-        origin=origin,
-        facts=described.facts,
+        origin=folder.origin,
+        licence=_licence(folder, files, row),
+        facts=_counted(known, tensors, packed=kind == "gguf"),
+        tensors=tensors,
         files=files,
-        places=places,
+        code=code,
+        places=(folder.place,),
     )
 
 
-def _origin(snapshot: Snapshot) -> Origin:
-    return Origin(
-        kind="huggingface",
-        repo=snapshot.repo,
-        repo_id=snapshot.repo_id,
-        requested=snapshot.requested,
-        commit=snapshot.commit,
-        purl=_purl(snapshot.repo, snapshot.commit),
-    )
+def _counted(known: Facts, tensors: Tensors | None, *, packed: bool) -> Facts:
+    """A name-plate of the catalogue stays: active parameters beside it are counted in the same way."""
+    if known.parameters is not None or tensors is None:
+        return known
+    return msgspec.structs.replace(known, parameters=headers.parameters(tensors, packed=packed))
 
 
-def _purl(repo: str, commit: str) -> str:
-    return f"pkg:huggingface/{repo}@{commit}"
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _licence(folder: Folder, files: Sequence[File], row: Row | None) -> Licence | None:
+    """A name that all know, else the catalogue's, who gave it read the text, else the folder's own name for it."""
+    path = selection.licence([file.path for file in files])
+    text = next((file.sha256 for file in files if file.path == path), None)
+    own = folder.licence(text)
+    listed = row.licence.spdx if row and row.licence.spdx not in UNSAID else None
+    name = listed or own if not own or own.startswith("LicenseRef-") else own
+    return Licence(id=name, file=path, text=text, gated=folder.gated) if name else None

@@ -8,6 +8,7 @@ from io import FileIO
 from pathlib import Path
 
 from deploy.lockfile import File
+from deploy.weights.stop import Stop
 
 CHUNK_BYTES = 1 << 20
 
@@ -19,12 +20,14 @@ class Part:
     whatever happens, until ``restart``.
     """
 
-    def __init__(self, raw: FileIO, file: File) -> None:
+    def __init__(self, raw: FileIO, file: File, stop: Stop) -> None:
+        """Raises Stopped: hashing what lies there may take minutes."""
         self._raw = raw
         self._file = file
         self._start()
         raw.seek(0)
         while chunk := raw.read(CHUNK_BYTES):
+            stop.check()
             self._hash(chunk)
         self.resumed = self.count
 

@@ -1,29 +1,35 @@
 """The weights on disk against the lock, offline: every wrong, missing, extra or replaced file by name.
 
 A file that passed a full hash gets a stamp (size, mtime, inode), so that the next look costs one stat. A stamp
-is a shortcut, not a proof: ``full`` hashes every byte whatever the stamps say.
+is a shortcut, not a proof. Three depths: ``quick`` believes the stamps and reads nothing, ``stamped`` hashes what has
+none, ``full`` hashes every byte whatever the stamps say.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
-from deploy import atomic, flock, paths
-from deploy.errors import WeightsError
+from deploy import paths
+from deploy.errors import UserError, WeightsError
 from deploy.lockfile import File, Variant
-from deploy.weights import cache
+from deploy.weights import cache, hashing, stamps
+from deploy.weights.hashing import Reach
+from deploy.weights.stamps import Stamp
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 NAMED = 20
 """So many findings are spelled out in an error; `ownweights verify` lists all."""
 
-
-Problem = Literal["missing", "changed", "extra", "not-linked"]
+Problem = Literal["missing", "changed", "extra", "not-linked", "unproved"]
+"""``unproved``: the right size, but nobody has hashed it as it is now; only a quick check says so."""
+Depth = Literal["quick", "stamped", "full"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,25 +45,82 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
         return f"`{self.path}` {self.problem}{wanted}" + (f", found {self.found}" if self.found else "")
 
 
-class Stamp(msgspec.Struct, frozen=True, kw_only=True):
-    """A blob as it was when all of it hashed to ``sha256``. ``place`` is where it came from, if we fetched it."""
+class Named(Finding, frozen=True, kw_only=True):
+    """The same, and whose it is: where several variants are checked."""
 
+    model: str
+    variant: str
+
+
+class _Job(NamedTuple):
+    """One content to prove: a blob, and what it should hold. Several files may be that content."""
+
+    blob: Path
     size: int
-    mtime_ns: int
-    inode: int
     sha256: str
-    place: str | None = None
 
-    def fits(self, found: os.stat_result) -> bool:
-        return (self.size, self.mtime_ns, self.inode) == (found.st_size, found.st_mtime_ns, found.st_ino)
+
+class _Wrong(NamedTuple):
+    problem: Problem
+    found: str
 
 
 def check(variant: Variant, *, full: bool = False) -> tuple[Finding, ...]:
     """Everything that differs from the lock; empty: all of it is there, unchanged, and nothing else is."""
-    files = (_check(variant, file, full=full) for file in variant.files)
-    base = cache.snapshot(variant)
-    extra = (Finding(path=str(stray.relative_to(base)), problem="extra") for stray in cache.strays(variant))
-    return tuple(finding for finding in (*files, *extra) if finding)
+    (findings,) = inspect((variant,), "full" if full else "stamped")
+    return findings
+
+
+def inspect(
+    variants: Sequence[Variant], depth: Depth, progress: Progress | None = None
+) -> tuple[tuple[Finding, ...], ...]:
+    """The same of several, in their order. A blob that they share is read once, the blobs beside each other."""
+    placed = [[(file, _misplaced(variant, file)) for file in variant.files] for variant in variants]
+    pairs = tuple(zip(variants, placed, strict=True))
+    jobs = (_job(variant, file) for variant, files in pairs for file, finding in files if finding is None)
+    wrong = _contents(tuple(dict.fromkeys(jobs)), depth, progress)
+    found = []
+    for variant, files in pairs:
+        contents = (finding or _changed(file, wrong.get(_job(variant, file))) for file, finding in files)
+        found.append((*filter(None, contents), *_extra(variant)))
+    return tuple(found)
+
+
+def _job(variant: Variant, file: File) -> _Job:
+    return _Job(cache.blob(variant, file), file.size, file.sha256)
+
+
+def _changed(file: File, wrong: _Wrong | None) -> Finding | None:
+    return wrong and _finding(file, wrong.problem, wrong.found)
+
+
+def _contents(jobs: Sequence[_Job], depth: Depth, progress: Progress | None) -> dict[_Job, _Wrong]:
+    """What is wrong with the bytes."""
+    if depth != "full":
+        looks = {job: wrong for job in jobs if (wrong := _look(job))}
+        if depth == "quick":
+            return looks
+        jobs = tuple(looks)
+    hashed = hashing.each(jobs, _prove, lambda job: job.size, progress)
+    return {job: _Wrong("changed", found) for job, found in hashed.items() if found}
+
+
+def _look(job: _Job) -> _Wrong | None:
+    """What speaks against it without reading it."""
+    try:
+        found = job.blob.stat()
+    except OSError as error:
+        return _Wrong("changed", _unreadable(error))
+    if found.st_size != job.size:
+        return _Wrong("changed", f"{found.st_size} bytes")
+    stamp = stamps.get(job.blob)
+    if stamp is None or stamp.sha256 != job.sha256:
+        return _Wrong("unproved", "bytes that were never hashed")
+    return None if stamp.fits(found) else _Wrong("unproved", "bytes written since they were hashed")
+
+
+def _prove(job: _Job, reach: Reach) -> str | None:
+    return _difference(job, reach, full=True)
 
 
 def refuse(variant: Variant, *, only: Problem | None = None) -> None:
@@ -75,6 +138,13 @@ def refuse(variant: Variant, *, only: Problem | None = None) -> None:
     )
 
 
+def exit_code(findings: Sequence[Finding]) -> int:
+    """0: as locked; 1: something is only not here, or not hashed; that of WeightsError: something differs."""
+    if any(finding.problem not in ("missing", "unproved") for finding in findings):
+        return WeightsError.exit_code
+    return UserError.exit_code if findings else 0
+
+
 def present(variant: Variant) -> bool:
     """Whether anything of it is on this disk, so that a variant that was never pulled is no finding."""
     entries = ((cache.blob(variant, file), cache.snapshot(variant) / file.path) for file in variant.files)
@@ -83,68 +153,69 @@ def present(variant: Variant) -> bool:
 
 def provenance(variant: Variant) -> str | None:
     """The places its bytes came from, as recorded when they were fetched; None: they were not fetched by us."""
-    stamps = _stamps()
-    found = (stamps.get(_key(cache.blob(variant, file))) for file in variant.files)
+    found = (stamps.get(cache.blob(variant, file)) for file in variant.files)
     return ", ".join(sorted({stamp.place for stamp in found if stamp and stamp.place})) or None
 
 
-def difference(path: Path, file: File, *, full: bool = False) -> str | None:
+def difference(path: Path, file: File, *, full: bool = False, reach: Reach = lambda _: None) -> str | None:
     """What is there instead of the locked bytes, for people; None: they are right, and stamped as such."""
+    return _difference(_Job(path, file.size, file.sha256), reach, full=full)
+
+
+def _difference(job: _Job, reach: Reach, *, full: bool) -> str | None:
     try:
-        with path.open("rb") as content:
+        with job.blob.open("rb", buffering=0) as content:
             before = os.fstat(content.fileno())
-            if before.st_size != file.size:
+            if before.st_size != job.size:
                 return f"{before.st_size} bytes"
-            stamp = None if full else _stamps().get(_key(path))
-            if stamp and stamp.sha256 == file.sha256 and stamp.fits(before):
+            stamp = None if full else stamps.get(job.blob)
+            if stamp and stamp.sha256 == job.sha256 and stamp.fits(before):
                 return None
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+            found = hashing.sha256(content, reach)
     except FileNotFoundError:
         return "nothing"
     except OSError as error:
-        return f"what cannot be read: {error.strerror}"
-    if found != file.sha256:
+        return _unreadable(error)
+    if found != job.sha256:
+        # Or a stamp from before would go on vouching for it.
+        stamps.forget(job.blob)
         return f"sha256 {found}"
-    record(path, found, before)
+    record(job.blob, found, before)
     return None
 
 
 def record(path: Path, sha256: str, found: os.stat_result, *, place: str | None = None) -> None:
     """Stamp a file that hashed to ``sha256`` while it was as ``found``. Not being able to write it costs time only."""
-    with contextlib.suppress(OSError), flock.held(paths.stamps_file().with_suffix(".flock")):
-        stamps = _stamps()
-        known = stamps.get(_key(path))
-        if place is None and known and known.sha256 == sha256:
-            place = known.place
-        stamps[_key(path)] = Stamp(
-            size=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino, sha256=sha256, place=place
-        )
-        atomic.write(paths.stamps_file(), msgspec.json.encode(stamps))
+    known = stamps.get(path) if place is None else None
+    if known and (known.sha256, known.inode) == (sha256, found.st_ino):
+        place = known.place
+    stamp = Stamp(size=found.st_size, mtime_ns=found.st_mtime_ns, inode=found.st_ino, sha256=sha256, place=place)
+    stamps.put(path, stamp)
 
 
-def _stamps() -> dict[str, Stamp]:
-    """By absolute path, links followed. A damaged file is no stamps: everything is hashed once more."""
-    try:
-        return msgspec.json.decode(paths.stamps_file().read_bytes(), type=dict[str, Stamp])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return {}
-
-
-def _key(path: Path) -> str:
-    return os.path.realpath(path)
-
-
-def _check(variant: Variant, file: File, *, full: bool) -> Finding | None:
+def _misplaced(variant: Variant, file: File) -> Finding | None:
+    """What keeps its name from leading to its bytes, whatever they are."""
     blob = cache.blob(variant, file)
-    locked = f"{file.size} bytes, sha256 {file.sha256}"
     if not blob.exists():
         found = f"a link to `{cache.hop(blob)}`, which is gone" if blob.is_symlink() else None
-        return Finding(path=file.path, problem="missing", expected=locked, found=found)
+        return _finding(file, "missing", found)
     if detour := _detour(variant, file):
         return Finding(path=file.path, problem="not-linked", expected=f"a link to `{blob}`", found=detour)
-    if different := difference(blob, file, full=full):
-        return Finding(path=file.path, problem="changed", expected=locked, found=different)
     return None
+
+
+def _finding(file: File, problem: Problem, found: str | None) -> Finding:
+    return Finding(path=file.path, problem=problem, expected=f"{file.size} bytes, sha256 {file.sha256}", found=found)
+
+
+def _unreadable(error: OSError) -> str:
+    return f"what cannot be read: {error.strerror}"
+
+
+def _extra(variant: Variant) -> Iterator[Finding]:
+    base = cache.snapshot(variant)
+    for stray in cache.strays(variant):
+        yield Finding(path=str(stray.relative_to(base)), problem="extra")
 
 
 def _detour(variant: Variant, file: File) -> str | None:

@@ -8,38 +8,34 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import IO
 
-from deploy import bound, flock, output, paths
+from deploy import flock, output, paths, pip
 from deploy.errors import LockError, PlaceError
 from deploy.lockfile import SHA256, Wheel
+from deploy.weights.stop import Stop
 
 CHUNK_BYTES = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
-PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 FOUND_HASH = re.compile(r"Got\s+([0-9a-f]{64})")
 BROKEN_BY = re.compile(r"after connection broken by (.*?): /")
 
 
-def read(wheel: Wheel, offset: int, arriving: Callable[[float], None]) -> Generator[bytes, None, None]:
+def read(wheel: Wheel, offset: int, arriving: Callable[[float], None], stop: Stop) -> Generator[bytes, None, None]:
     """The member's bytes from ``offset`` in chunks of at most 1 MiB; the wheel is deleted after the last one.
 
     A finished wheel that lies there is used, never fetched again. ``arriving`` hears which share of the wheel
-    pip has. Raises PlaceError naming the wheel: not to be had, another hash, another member.
+    pip has; ``stop`` kills pip. Raises PlaceError naming the wheel: not to be had, another hash, another member.
     """
     _check(wheel)
     folder = paths.wheels_dir() / wheel.sha256
     with flock.held(folder / "lock", waiting=f"waiting for another ownweights that fetches {_name(wheel)}"):
-        path = _finished(folder, wheel) or _fetch(folder, wheel, arriving)
+        path = _finished(folder, wheel) or _fetch(folder, wheel, arriving, stop)
         yield from _member(path, wheel, offset)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -68,13 +64,19 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fetch(folder: Path, wheel: Wheel, arriving: Callable[[float], None]) -> Path:
+def _fetch(folder: Path, wheel: Wheel, arriving: Callable[[float], None], stop: Stop) -> Path:
     scratch = folder / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     requirement = scratch / "requirement.txt"
     requirement.write_text(f"{wheel.package}=={wheel.version} --hash=sha256:{wheel.sha256}\n")
-    said, code = _pip(scratch, requirement, arriving)
+
+    def share(_: str, count: int, total: int) -> None:
+        if total:
+            arriving(count / total)
+
+    said, code = pip.download(requirement, scratch, scratch, share, stop)
+    stop.check()
     wheels = list(scratch.glob("*.whl"))
     if code or len(wheels) != 1:
         raise _failure(wheel, said, code)
@@ -85,43 +87,11 @@ def _fetch(folder: Path, wheel: Wheel, arriving: Callable[[float], None]) -> Pat
     return path
 
 
-def _pip(scratch: Path, requirement: Path, arriving: Callable[[float], None]) -> tuple[list[str], int]:
-    """What pip said, progress left out, and its exit status. It is killed when we are interrupted."""
-    options = ["--no-deps", "--only-binary", ":all:", "--require-hashes", "--no-cache-dir", "--progress-bar", "raw"]
-    download = ["download", *options, "-d", str(scratch), "-r", str(requirement)]
-    with subprocess.Popen(
-        bound.argv(sys.executable, "-P", "-m", "pip", *download),
-        env=os.environ | {"TMPDIR": str(scratch), "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        process_group=0,
-    ) as pip:
-        try:
-            said = list(_listen(pip.stdout, arriving)) if pip.stdout else []
-            return said, pip.wait()
-        except BaseException:
-            pip.kill()
-            raise
-
-
-def _listen(lines: IO[str], arriving: Callable[[float], None]) -> Generator[str, None, None]:
-    for line in lines:
-        step = PROGRESS.match(line)
-        if step is None:
-            yield line.strip()
-        elif int(step[2]):
-            arriving(int(step[1]) / int(step[2]))
-
-
 def _failure(wheel: Wheel, said: list[str], code: int) -> PlaceError:
     text = "\n".join(said)
     if found := FOUND_HASH.search(text):
         return _other_hash(wheel, found[1])
-    errors = [line.removeprefix("ERROR:").strip() for line in said if line.startswith("ERROR:")]
-    reason = errors[0] if errors else next((line for line in reversed(said) if line), f"exit status {code}")
+    reason = [*pip.errors(said), *filter(None, reversed(said)), f"exit status {code}"][0]
     if broken := BROKEN_BY.search(text):
         reason = f"the package index cannot be reached: {broken[1]}"
     return PlaceError(

@@ -39,8 +39,8 @@ def test_lock_writes_once_and_then_changes_nothing(project: Path, capsys: pytest
     assert (project / "models.lock").read_bytes() == before
 
 
-def test_locked_without_a_lock_says_what_to_do(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "lock", "--locked")
+def test_a_check_without_a_lock_says_what_to_do(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "lock", "--check")
     assert (code, out) == (1, "")
     assert err.endswith("hint: ownweights lock\n")
     assert not (project / "models.lock").exists()
@@ -75,7 +75,7 @@ def test_verify_before_and_after_pull_and_after_a_change(project: Path, capsys: 
     with (project / "tiny.gguf").open("r+b") as file:
         file.write(b"gguf")
     code, out, _ = run(capsys, "verify", "--json")
-    assert code == 1
+    assert code == 3
     assert [(finding["path"], finding["problem"]) for finding in json.loads(out)] == [("tiny.gguf", "changed")]
 
 

@@ -36,24 +36,25 @@ class Toy:
         return cast("Engine", self)
 
 
-def wheel(folder: Path) -> str:
-    """A package `toy` with one module and one console script; returns its line in a requirement set."""
+def wheel(folder: Path, name: str = "toy") -> str:
+    """A package with one module and one console script; returns its line in a requirement set."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "toy-1.0-py3-none-any.whl"
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("toy.py", "def main():\n    print('I play')\n")
-        archive.writestr("toy-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
-        archive.writestr("toy-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr("toy-1.0.dist-info/entry_points.txt", "[console_scripts]\ntoy = toy:main\n")
-        archive.writestr("toy-1.0.dist-info/RECORD", "")
-    return f"toy==1.0 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+        archive.writestr(f"{name}.py", "def main():\n    print('I play')\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/entry_points.txt", f"[console_scripts]\n{name} = {name}:main\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return f"{name}==1.0 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
 
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
     """An engine whose only source of packages is a folder."""
     line = wheel(tmp_path / "index")
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     requirements = tmp_path / "requirements.txt"
@@ -139,7 +140,7 @@ def test_a_package_that_the_index_lacks_is_named(toy: Toy) -> None:
 
 
 def test_an_index_that_cannot_be_reached_is_told(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("UV_NO_INDEX")
+    monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("UV_FIND_LINKS")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://user:secret@127.0.0.1:9/simple")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
@@ -155,6 +156,55 @@ def test_a_place_that_cannot_be_written_is_told(toy: Toy, tmp_path: Path, monkey
     with pytest.raises(InstallError, match="cannot be written") as caught:
         environment.install(toy.engine)
     assert "OWNWEIGHTS_HOME" in (caught.value.hint or "")
+
+
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No source of packages but an index that refuses every connection."""
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_FIND"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+
+
+def stocked(index: Path) -> None:
+    shutil.copytree(index, paths.wheelhouse_dir())
+
+
+def test_a_full_wheelhouse_needs_no_index(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere(monkeypatch)
+    with pytest.raises(InstallError, match="the package index cannot be reached"):
+        environment.install(toy.engine)
+    stocked(tmp_path / "index")
+    home = environment.install(toy.engine)
+    assert subprocess.check_output([home / "bin" / "toy"], text=True) == "I play\n"
+
+
+def test_half_a_wheelhouse_is_looked_into_beside_the_index(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stocked(tmp_path / "index")
+    rest = wheel(tmp_path / "rest", "ball")
+    toy.requirements.write_text(toy.requirements.read_text() + rest)
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path / "rest"))
+    home = environment.install(toy.engine)
+    assert sorted(path.name for path in (home / "bin").glob("*") if path.name in ("toy", "ball")) == ["ball", "toy"]
+
+
+def test_a_wheelhouse_with_other_bytes_is_not_enough(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere(monkeypatch)
+    stocked(tmp_path / "index")
+    with next(paths.wheelhouse_dir().glob("*.whl")).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(InstallError, match="the package index cannot be reached"):
+        environment.install(toy.engine)
+
+
+def test_no_index_of_pip_is_one_for_uv(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere(monkeypatch)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(InstallError, match="the package index lacks a pinned package"):
+        environment.install(toy.engine)
 
 
 PROGRAM = """\
@@ -242,7 +292,6 @@ def test_pips_settings_reach_uv_unless_it_has_its_own() -> None:
 
 def test_a_pip_that_is_set_up_for_a_mirror_is_enough(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through the real pip: its file says where packages are, and nothing else does."""
-    monkeypatch.delenv("UV_NO_INDEX")
     monkeypatch.delenv("UV_FIND_LINKS")
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)

@@ -7,7 +7,7 @@ import pytest
 
 from deploy import hub
 from deploy.errors import PlaceError
-from deploy.hub import RemoteFile
+from deploy.hub import RemoteFile, listing
 from tests import hubserver
 from tests.hubserver import Repo
 
@@ -127,14 +127,14 @@ def test_an_unsafe_path_in_a_listing_is_refused(monkeypatch):
 
 def test_another_commit_than_the_one_asked_for_is_refused(server):
     # A server that answers every revision with one commit, as a badly made mirror may.
-    server.repos["org/tiny"] = Repo("org/tiny", "b" * 40, TINY.files)
-    server.repos["org/tiny"].info = TINY.info
+    server.move(Repo("org/tiny", "b" * 40, TINY.files))
+    server.revisions["org/tiny"]["main"].info = TINY.info
     with pytest.raises(PlaceError, match=r"asked for commit b+ of `org/tiny`, was given a+"):
         hub.resolve("org/tiny", "b" * 40)
 
 
 def test_a_listing_without_end_is_cut_off(server, monkeypatch):
-    monkeypatch.setattr(hub, "MAX_FILES", 50)
+    monkeypatch.setattr(listing, "MAX_FILES", 50)
     again = f"{server.url}/api/models/org/tiny/tree/{COMMIT}"
     server.fault("*/tree/*", headers={"Link": f'<{again}>; rel="next"'})
     with pytest.raises(PlaceError, match="more than 50 files"):
@@ -142,8 +142,8 @@ def test_a_listing_without_end_is_cut_off(server, monkeypatch):
 
 
 def test_a_malformed_hash_in_a_listing_is_refused(server):
-    server.repos["org/tiny"] = Repo("org/tiny", COMMIT, TINY.files)
-    server.repos["org/tiny"].entry = lambda path: TINY.entry(path) | {"oid": "../../etc"}
+    server.move(Repo("org/tiny", COMMIT, TINY.files))
+    server.revisions["org/tiny"]["main"].entry = lambda path: TINY.entry(path) | {"oid": "../../etc"}
     assert "not a Hub" in refused(hub.resolve, "org/tiny", "main").message
 
 
@@ -274,7 +274,7 @@ else:
 def test_locking_imports_nothing_heavy_and_sends_no_telemetry():
     code = """
 import sys
-import deploy.locking
+import deploy.resolving.locking
 assert not {"huggingface_hub", "httpx2", "numpy", "gguf"} & set(sys.modules)
 from deploy import hub
 hub.resolve("org/tiny", "main")

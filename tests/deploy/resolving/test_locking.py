@@ -5,14 +5,16 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 
-from deploy import catalog, config, hub, lockfile, locking
+from deploy import catalog, config, hub, lockfile
+from deploy.config import ModelWish
 from deploy.errors import ConfigError, LockError
-from deploy.lockfile import Place
+from deploy.lockfile import Licence, Place
+from deploy.resolving import locking, resolution
+from deploy.resolving.resolution import Request
 from tests import hubserver, tiny
 from tests.deploy.boxes import StubEngine
 from tests.hubserver import Repo
 
-CPU, GPU = ("gguf",), ("safetensors", "gguf")
 PINNED = [row.id for row in catalog.rows() if row.pinned]
 
 
@@ -49,10 +51,8 @@ def wish(source, **keys):
     return config.parse("\n".join(["[[model]]", *lines]))
 
 
-def lock(wanted, base, *, previous=None, engines=(), choose=never, formats=CPU, upgrade=frozenset()):
-    return locking.lock(
-        wanted, previous=previous, engines=engines, choose=choose, formats=formats, base=base, upgrade=upgrade
-    )
+def lock(wanted, base, *, previous=None, engines=(), choose=never, upgrade=frozenset(), **how):
+    return locking.lock(wanted, previous=previous, engines=engines, choose=choose, base=base, upgrade=upgrade, **how)
 
 
 def variants(wanted, base, **how):
@@ -122,22 +122,47 @@ def test_engines_are_pinned_by_their_requirements(tmp_path):
     assert pin.requirements == f"sha256:{sha256(requirements.read_bytes())}"
 
 
-def test_a_gpu_box_gets_both_formats_where_the_hub_answers(tmp_path, serve, folder):
+def test_a_row_is_locked_in_both_formats_where_the_hub_answers(tmp_path, serve, folder):
     row = catalog.find("qwen3-0.6b")
     server = serve(checkpoint(folder, row.hf_repo, row.commit))
-    found = variants(wish(row.id), tmp_path, formats=GPU)
+    found = variants(wish(row.id), tmp_path)
     assert set(found) == {"gguf/Q8_0", "safetensors/bf16"}
     facts = found["safetensors/bf16"].facts
     assert (facts.parameters, facts.vllm_args) == (row.facts.parameters, row.facts.vllm_args)
     # Of the checkpoint that is there, not of the row.
     assert facts.context == tiny.WINDOW
     assert facts.kv_bytes_per_token == tiny.LAYERS * tiny.KV_HEADS * 2 * tiny.HEAD * 2
-    assert not [asked for asked in server.requests if asked.path.endswith((".gguf", ".safetensors"))]
+    # Of the weights their header alone.
+    weights = [asked for asked in server.requests if asked.path.endswith((".gguf", ".safetensors"))]
+    assert [(asked.path.rpartition("/")[2], asked.range) for asked in weights] == [
+        ("model.safetensors", "bytes=0-131071")
+    ]
 
 
-def test_a_gpu_box_without_a_hub_gets_what_is_pinned_and_hears_of_it(tmp_path, capsys):
-    assert set(variants(wish("qwen3-0.6b"), tmp_path, formats=GPU)) == {"gguf/Q8_0"}
-    assert "cannot be reached" in capsys.readouterr().err
+def test_without_a_hub_what_is_pinned_is_locked_and_the_rest_is_said(tmp_path, capsys):
+    assert set(variants(wish("qwen3-0.6b"), tmp_path)) == {"gguf/Q8_0"}
+    said = capsys.readouterr().err
+    assert "`chat` is locked as gguf/Q8_0 only" in said
+    assert "cannot be reached" in said
+    assert "ownweights lock --upgrade chat" in said
+
+
+def test_a_second_format_that_cannot_be_locked_is_left_out_and_said(tmp_path, serve, folder, capsys):
+    row = catalog.find("qwen3-0.6b")
+    serve(checkpoint(folder, row.hf_repo, row.commit, **{"config.json": b"[]"}))
+    assert set(variants(wish(row.id), tmp_path)) == {"gguf/Q8_0"}
+    assert "warning: `chat` is locked as gguf/Q8_0 only, without safetensors for a GPU: `config.json` is not" in (
+        capsys.readouterr().err
+    )
+
+
+def test_what_was_left_out_is_added_by_an_upgrade(tmp_path, serve, folder):
+    row = catalog.find("qwen3-0.6b")
+    first = lock(wish(row.id), tmp_path)
+    serve(checkpoint(folder, row.hf_repo, row.commit))
+    assert lock(wish(row.id), tmp_path, previous=first) == first
+    both = lock(wish(row.id), tmp_path, previous=first, upgrade=frozenset({"chat"}))
+    assert [one.key for one in both.models[0].variants] == ["gguf/Q8_0", "safetensors/bf16"]
 
 
 def test_a_row_without_pins_needs_the_hub(tmp_path):
@@ -155,20 +180,23 @@ def test_a_gguf_without_a_pin_is_refused_when_its_bytes_moved(tmp_path, serve, g
     assert error.hint == f'to accept what is there: source = "hf:{entry.hf_repo}@{"b" * 40}"'
 
 
-def test_a_gguf_without_a_pin_is_resolved_when_its_bytes_are_known(serve, gguf):
+def test_a_gguf_without_a_pin_is_resolved_when_its_bytes_are_known(tmp_path, serve, gguf, capsys):
     row = catalog.find("qwen3-32b")
     known = msgspec.structs.replace(row.gguf[0], sha256=sha256(gguf.read_bytes()))
     serve(Repo(known.hf_repo, "b" * 40, {known.file: gguf}))
-    (one,) = locking.of_row(msgspec.structs.replace(row, gguf=(known,)), None, CPU)
+    request = Request(wish=ModelWish(name="chat"), base=tmp_path)
+    (one,) = resolution.of_row(request, msgspec.structs.replace(row, gguf=(known,)), None)
     assert (one.origin.commit, one.precision) == ("b" * 40, "Q4_K_M")
     assert (one.facts.context, one.facts.parameters) == (tiny.WINDOW, row.facts.parameters)
+    assert one.tensors.count == len(tiny.weights())
+    assert "without safetensors for a GPU" in capsys.readouterr().err
 
 
 def test_a_precision_chooses_among_what_the_row_has(tmp_path, serve, folder):
     row = catalog.find("qwen3-0.6b")
-    assert set(variants(wish(row.id, precision="q8_0"), tmp_path, formats=GPU)) == {"gguf/Q8_0"}
+    assert set(variants(wish(row.id, precision="q8_0"), tmp_path)) == {"gguf/Q8_0"}
     serve(checkpoint(folder, row.hf_repo, row.commit))
-    assert set(variants(wish(row.id, precision="bf16"), tmp_path, formats=CPU)) == {"safetensors/bf16"}
+    assert set(variants(wish(row.id, precision="bf16"), tmp_path)) == {"safetensors/bf16"}
     error = refused(lock, wish(row.id, precision="Q5_K_M"), tmp_path)
     assert "Q8_0, bf16" in error.message
 
@@ -225,22 +253,107 @@ def test_a_split_gguf_is_one_variant(tmp_path, serve, gguf):
     assert one.size == 2 * gguf.stat().st_size
 
 
-def test_a_repository_with_neither_format_is_refused(tmp_path, serve):
-    serve(Repo("org/old", "a" * 40, {"config.json": b"{}", "pytorch_model.bin": b"pickle"}))
-    assert "pickles" in refused(lock, wish("hf:org/old"), tmp_path).message
+def test_a_repository_with_no_format_is_refused(tmp_path, serve):
+    serve(Repo("org/old", "a" * 40, {"config.json": b"{}", "model.onnx": b"onnx"}))
+    assert "neither safetensors" in refused(lock, wish("hf:org/old"), tmp_path).message
 
 
-def test_a_repository_that_needs_its_own_code_is_refused(tmp_path, serve, folder):
-    own = {"architectures": ["OwnForCausalLM"], "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}
+def test_pickles_are_locked_only_where_the_user_allows_them(tmp_path, serve, folder):
+    contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".safetensors"}
+    serve(Repo("org/old", "a" * 40, contents | {"pytorch_model.bin": b"pickle", "training_args.bin": b"pickle"}))
+    error = refused(lock, wish("hf:org/old"), tmp_path)
+    assert "pickles only" in error.message
+    assert error.hint.endswith("allow-pickle = true")
+    one = variants(wish("hf:org/old", **{"allow-pickle": True}), tmp_path)["pickle/bf16"]
+    assert [file.path for file in one.files if file.path.endswith(".bin")] == ["pytorch_model.bin"]
+    assert one.tensors is None
+    assert one.facts.chat_template == sha256(tiny.TEMPLATE.encode())
+
+
+def test_pickles_are_not_taken_beside_safetensors_even_where_they_are_allowed(tmp_path, serve, folder):
+    serve(checkpoint(folder))
+    found = variants(wish("hf:org/tiny", **{"allow-pickle": True}), tmp_path)
+    assert set(found) == {"safetensors/bf16"}
+    assert "pytorch_model.bin" not in [file.path for file in found["safetensors/bf16"].files]
+
+
+OWN = {
+    "torch_dtype": "bfloat16",
+    "architectures": ["OwnForCausalLM"],
+    "auto_map": {"AutoModelForCausalLM": "modeling_x.Own"},
+}
+
+
+def test_code_that_must_be_run_is_refused_with_its_hashes_and_the_line_that_allows_it(tmp_path, serve, folder):
+    files = {"config.json": json.dumps(OWN).encode(), "helper.py": b"import re", "sub/other.py": b"1"}
+    serve(checkpoint(folder, **files))
+    error = refused(lock, wish("hf:org/tiny"), tmp_path)
+    hashes = sorted(f"sha256:{sha256(content)}" for content in (b"import os", b"import re"))
+    assert "config.json: modeling_x.Own" in error.message
+    assert f"modeling_x.py  9 bytes  sha256:{sha256(b'import os')}" in error.message
+    assert error.hint.endswith('allow-remote-code = ["' + '", "'.join(hashes) + '"]')
+    one = variants(wish("hf:org/tiny", **{"allow-remote-code": hashes}), tmp_path)["safetensors/bf16"]
+    assert [file.path for file in one.code] == ["helper.py", "modeling_x.py"]
+    assert set(one.code) <= set(one.files)
+    error = refused(lock, wish("hf:org/tiny", **{"allow-remote-code": hashes[:1]}), tmp_path)
+    assert "must be run" in error.message
+
+
+def test_code_that_nobody_needs_is_recorded_and_not_fetched(tmp_path, serve, folder):
+    own = json.loads((folder / "config.json").read_bytes()) | {"auto_map": OWN["auto_map"]}
     serve(checkpoint(folder, **{"config.json": json.dumps(own).encode()}))
-    assert "code of its own" in refused(lock, wish("hf:org/tiny"), tmp_path).message
+    allowed = {"allow-remote-code": [f"sha256:{sha256(b'import os')}"]}
+    for keys in ({}, allowed):
+        one = variants(wish("hf:org/tiny", **keys), tmp_path)["safetensors/bf16"]
+        (code,) = one.code
+        assert (code.path, code.size, code.sha256) == ("modeling_x.py", 9, sha256(b"import os"))
+        assert code.git == hub.git_blob(b"import os")
+        assert code not in one.files
+
+
+def test_an_allowed_hash_that_is_gone_is_said(tmp_path, serve, folder, capsys):
+    serve(checkpoint(folder))
+    variants(wish("hf:org/tiny", **{"allow-remote-code": ["sha256:" + "0" * 64]}), tmp_path)
+    assert f"sha256:{'0' * 64}: no file" in capsys.readouterr().err
+
+
+def test_tensors_are_counted_by_type(tmp_path, serve, folder, gguf):
+    serve(checkpoint(folder, **{"tiny-F16.gguf": gguf}))
+    found = variants(wish("hf:org/tiny"), tmp_path)
+    count = sum(values.size for values in tiny.weights().values())
+    vectors = sum(values.size for values in tiny.weights().values() if values.ndim == 1)
+    assert found["safetensors/bf16"].tensors.elements == {"BF16": count}
+    assert found["gguf/F16"].tensors.elements == {"F16": count - vectors, "F32": vectors}
+    assert {one.tensors.count for one in found.values()} == {len(tiny.weights())}
+    assert {one.facts.parameters for one in found.values()} == {count}
+
+
+def test_a_repository_of_one_gguf_and_safetensors_is_locked_in_both(tmp_path, serve, folder, gguf, capsys):
+    serve(checkpoint(folder, **{"tiny-F16.gguf": gguf}))
+    assert set(variants(wish("hf:org/tiny"), tmp_path)) == {"safetensors/bf16", "gguf/F16"}
+    assert "template" not in capsys.readouterr().err
+
+
+def test_of_several_ggufs_beside_safetensors_none_is_locked_and_the_choice_is_said(
+    tmp_path, serve, folder, gguf, capsys
+):
+    serve(checkpoint(folder, **{"tiny-F16.gguf": gguf, "tiny-Q8_0.gguf": gguf}))
+    assert set(variants(wish("hf:org/tiny"), tmp_path)) == {"safetensors/bf16"}
+    said = capsys.readouterr().err
+    assert "several: F16, Q8_0" in said
+    assert 'precision = "F16"' in said
+
+
+def test_two_formats_with_different_templates_are_said(tmp_path, serve, folder, gguf, capsys):
+    serve(checkpoint(folder, **{"tiny-F16.gguf": gguf, "chat_template.jinja": b"{{ other }}"}))
+    variants(wish("hf:org/tiny"), tmp_path)
+    assert "gguf/F16 carry different chat templates" in capsys.readouterr().err
 
 
 def test_a_precision_says_which_format_of_a_repository_that_has_both(tmp_path, serve, folder, gguf):
     serve(checkpoint(folder, **{"tiny-F16.gguf": gguf}))
-    assert set(variants(wish("hf:org/tiny"), tmp_path, formats=GPU)) == {"safetensors/bf16", "gguf/F16"}
-    assert set(variants(wish("hf:org/tiny", precision="F16"), tmp_path, formats=GPU)) == {"gguf/F16"}
-    assert set(variants(wish("hf:org/tiny", precision="bf16"), tmp_path, formats=CPU)) == {"safetensors/bf16"}
+    assert set(variants(wish("hf:org/tiny", precision="F16"), tmp_path)) == {"gguf/F16"}
+    assert set(variants(wish("hf:org/tiny", precision="bf16"), tmp_path)) == {"safetensors/bf16"}
 
 
 def test_another_precision_than_the_repository_has_is_refused(tmp_path, serve, folder):
@@ -267,7 +380,9 @@ def test_a_folder_on_this_disk(folder, tmp_path):
 def test_a_path_that_is_no_model_is_refused(tmp_path, gguf):
     assert "does not exist" in refused(lock, wish("file:no/such.gguf"), tmp_path).message
     (tmp_path / "notes.txt").write_text("x")
-    assert "holds no safetensors" in refused(lock, wish("file:notes.txt"), tmp_path).message
+    assert "neither a folder nor a .gguf" in refused(lock, wish("file:notes.txt"), tmp_path).message
+    (tmp_path / "empty").mkdir()
+    assert "neither safetensors" in refused(lock, wish("file:empty"), tmp_path).message
     (tmp_path / "cut.gguf").write_bytes(gguf.read_bytes()[:500])
     assert "cut off" in refused(lock, wish("file:cut.gguf"), tmp_path).message
 
@@ -319,6 +434,140 @@ def test_a_repository_under_an_old_name_with_a_new_owner_stops_the_upgrade(tmp_p
         lock(wish("hf:org/tiny"), tmp_path, previous=first, upgrade=frozenset({"chat"}))
     assert "f" * 24 in caught.value.message
     assert first.models[0].variants[0].origin.repo_id in caught.value.message
+    assert caught.value.hint.endswith("ownweights lock --upgrade chat --accept-new-owner")
+
+
+def test_a_new_owner_is_accepted_aloud(tmp_path, serve, folder, capsys):
+    serve(checkpoint(folder))
+    first = lock(wish("hf:org/tiny"), tmp_path)
+    taken = checkpoint(folder)
+    taken.object_id = "f" * 24
+    serve(taken)
+    second = lock(wish("hf:org/tiny"), tmp_path, previous=first, upgrade=frozenset({"chat"}), accept_new_owner=True)
+    assert second.models[0].variants[0].origin.repo_id == "f" * 24
+    assert "warning: `org/tiny` is not the repository that was locked" in capsys.readouterr().err
+
+
+class TestGgufOfItsOwn:
+    """``gguf``: the GGUF variant comes from elsewhere, the rest from ``source``."""
+
+    def test_from_another_repository(self, tmp_path, serve, folder, gguf):
+        serve(checkpoint(folder, **{"own-Q8_0.gguf": gguf}), Repo("org/tiny-GGUF", "b" * 40, {"t-F16.gguf": gguf}))
+        found = variants(wish("hf:org/tiny", gguf="hf:org/tiny-GGUF"), tmp_path)
+        assert {key: one.origin.repo for key, one in found.items()} == {
+            "safetensors/bf16": "org/tiny",
+            "gguf/F16": "org/tiny-GGUF",
+        }
+
+    def test_from_this_disk_for_a_row_of_the_catalogue(self, tmp_path, serve, folder, gguf):
+        row = catalog.find("qwen3-0.6b")
+        serve(checkpoint(folder, row.hf_repo, row.commit))
+        found = variants(wish(row.id, gguf=f"file:{gguf}"), tmp_path)
+        assert set(found) == {"safetensors/bf16", "gguf/F16"}
+        assert found["gguf/F16"].facts.parameters == row.facts.parameters
+
+    def test_a_precision_picks_there_unless_it_is_that_of_the_rest(self, tmp_path, serve, folder, gguf):
+        many = Repo("org/many", "b" * 40, {"t-Q4_K_M.gguf": gguf, "t-Q8_0.gguf": gguf})
+        serve(checkpoint(folder), many)
+        keys = {"gguf": "hf:org/many"}
+        assert set(variants(wish("hf:org/tiny", precision="Q8_0", **keys), tmp_path)) == {
+            *("safetensors/bf16", "gguf/Q8_0"),
+        }
+        assert set(variants(wish("hf:org/tiny", precision="bf16", **keys), tmp_path)) == {"safetensors/bf16"}
+        assert "t-Q4_K_M.gguf, t-Q8_0.gguf" in refused(lock, wish("hf:org/tiny", **keys), tmp_path).message
+
+    def test_it_belongs_to_a_source_that_is_no_gguf_itself(self, tmp_path, gguf):
+        error = refused(lock, wish(f"file:{gguf}", gguf=f"file:{gguf}"), tmp_path)
+        assert "GGUF files only" in error.message
+
+    @pytest.mark.parametrize(("source", "other"), [("auto", "hf:org/x"), ("SELF", "qwen3-8b"), ("SELF", "auto")])
+    def test_what_can_be_none_is_refused(self, tmp_path, folder, source, other):
+        with pytest.raises(ConfigError, match="`chat`"):
+            lock(wish(source.replace("SELF", f"file:{folder}"), gguf=other), tmp_path)
+
+
+class TestLicence:
+    def of(self, tmp_path, **how):
+        return variants(wish("hf:org/tiny", **how), tmp_path)["safetensors/bf16"].licence
+
+    def test_the_tag_and_the_text(self, tmp_path, serve, folder):
+        serve(checkpoint(folder, **{"NOTICE": b"note", "LICENSE-CODE": b"code"}))
+        assert self.of(tmp_path) == Licence(id="Apache-2.0", file="LICENSE", text=sha256(b"MIT"), gated=False)
+
+    def test_a_text_without_a_tag_has_the_name_of_its_repository(self, tmp_path, serve, folder):
+        repo = checkpoint(folder)
+        repo.license = None
+        serve(repo)
+        assert self.of(tmp_path).id == "LicenseRef-org-tiny"
+
+    def test_neither_tag_nor_text_is_not_known(self, tmp_path, serve, folder):
+        repo = checkpoint(folder)
+        repo.license = None
+        del repo.files["LICENSE"]
+        serve(repo)
+        assert self.of(tmp_path) is None
+
+    def test_a_gguf_carries_the_texts_too(self, tmp_path, serve, gguf):
+        texts = {"LICENSE": b"MIT", "NOTICE.txt": b"note", "README.md": b"# T"}
+        serve(Repo("org/g", "a" * 40, {"t-F16.gguf": gguf, **texts}))
+        one = variants(wish("hf:org/g"), tmp_path)["gguf/F16"]
+        assert [file.path for file in one.files] == ["LICENSE", "NOTICE.txt", "t-F16.gguf"]
+        assert (one.licence.file, one.licence.text) == ("LICENSE", sha256(b"MIT"))
+
+    def test_the_catalogue_names_what_has_no_common_name(self, tmp_path, serve, folder):
+        row = catalog.find("qwen3-0.6b")
+        repo = checkpoint(folder, row.hf_repo, row.commit)
+        repo.license = "other"
+        serve(repo)
+        found = variants(wish(row.id), tmp_path)
+        assert {one.licence.id for one in found.values()} == {"Apache-2.0"}
+
+    def test_a_folder_of_this_disk_says_nothing(self, folder, tmp_path):
+        assert variants(wish(f"file:{folder}"), tmp_path)["safetensors/bf16"].licence is None
+
+
+class TestAtLocked:
+    """What ``lock --check`` does: derive the same again, at the locked commits."""
+
+    def again(self, wanted, base, previous):
+        return lockfile.write(lock(wanted, base, previous=previous, at_locked=True))
+
+    def test_a_repository_that_moved_on_is_derived_as_it_was(self, tmp_path, serve, folder, gguf):
+        serve(checkpoint(folder, **{"tiny-F16.gguf": gguf}))
+        first = lock(wish("hf:org/tiny"), tmp_path)
+        old, new = checkpoint(folder, **{"tiny-F16.gguf": gguf}), checkpoint(folder, commit="b" * 40)
+        serve(old, new)
+        assert lock(wish("hf:org/tiny"), tmp_path).models[0].variants[0].origin.commit == "b" * 40
+        assert self.again(wish("hf:org/tiny"), tmp_path, first) == lockfile.write(first)
+
+    def test_a_tampered_hash_comes_out_as_it_should_be(self, tmp_path, serve, folder):
+        serve(checkpoint(folder))
+        first = lock(wish("hf:org/tiny"), tmp_path)
+        text = lockfile.write(first)
+        (variant,) = first.models[0].variants
+        files = (msgspec.structs.replace(variant.files[0], sha256="0" * 64), *variant.files[1:])
+        forged = msgspec.structs.replace(variant, files=files, tree=lockfile.tree_digest(files))
+        model = msgspec.structs.replace(first.models[0], variants=(forged,))
+        assert self.again(wish("hf:org/tiny"), tmp_path, msgspec.structs.replace(first, models=(model,))) == text
+
+    def test_auto_stays_what_it_was(self, tmp_path):
+        first = lock(wish("auto"), tmp_path, choose=lambda _: ("qwen3-4b", "it fits"))
+        assert self.again(wish("auto"), tmp_path, first) == lockfile.write(first)
+
+    def test_a_row_that_was_locked_without_a_hub_needs_none(self, tmp_path, serve, folder):
+        row = catalog.find("qwen3-0.6b")
+        first = lock(wish(row.id), tmp_path)
+        server = serve(checkpoint(folder, row.hf_repo, row.commit))
+        assert self.again(wish(row.id), tmp_path, first) == lockfile.write(first)
+        assert not server.requests
+
+    def test_a_row_that_was_locked_in_both_formats_needs_the_hub(self, tmp_path, serve, folder, monkeypatch):
+        row = catalog.find("qwen3-0.6b")
+        server = serve(checkpoint(folder, row.hf_repo, row.commit))
+        first = lock(wish(row.id), tmp_path)
+        assert self.again(wish(row.id), tmp_path, first) == lockfile.write(first)
+        server.fault("/api/*", status=404)
+        refused(lock, wish(row.id), tmp_path, previous=first, at_locked=True)
 
 
 def test_an_upgrade_of_what_is_not_there_is_refused(tmp_path):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.errors import ConfigError
-from deploy.source import Source, parse
+from deploy.resolving.source import Source, parse
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deploy import paths
-from deploy.errors import LockError, PlaceError
+from deploy import paths, transport
+from deploy.errors import LockError, PlaceError, UserError
 from deploy.lockfile import Place
-from deploy.weights import places
-from deploy.weights.places import Disk, Hub, Index
+from deploy.weights import download, places
+from deploy.weights.places import Disk, Hub, Index, Only
 from tests import hubserver, locked
 from tests.hubserver import Repo
 from tests.wheelhouse import Wheelhouse
@@ -63,7 +63,21 @@ def test_places_come_in_the_locks_order(tmp_path: Path) -> None:
     variant = msgspec.structs.replace(VARIANT, places=(Place(kind="hub"), index, disk))
     names = [place.name for place in places.of(variant, FILE)]
     assert names == ["hub 127.0.0.1:9", "package index", f"file {tmp_path / 'x.gguf'}"]
-    assert [place.name for place in places.of(variant, FILE, "index")] == ["package index"]
+    assert [place.name for place in places.of(variant, FILE, Only("index"))] == ["package index"]
+
+
+@pytest.mark.parametrize(
+    ("size", "xet", "kinds"),
+    [
+        (FILE.size, None, ["hub"]),
+        (FILE.size, "x" * 64, ["hub", "xet"]),
+        (50 * 10**9, "x" * 64, ["hub", "xet"]),
+        (50 * 10**9 + 1, "x" * 64, ["xet", "hub"]),
+    ],
+)
+def test_the_content_store_comes_first_only_where_plain_http_ends(size: int, xet: str | None, kinds: list[str]) -> None:
+    file = msgspec.structs.replace(FILE, size=size, xet=xet)
+    assert [place.name.split()[0] for place in places.of(VARIANT, file)] == kinds
 
 
 def test_an_index_place_is_for_the_file_it_names() -> None:
@@ -75,6 +89,71 @@ def test_a_name_shows_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://user:secret@mirror.example/hub/")
     (place,) = places.of(VARIANT, FILE)
     assert place.name == "hub mirror.example"
+
+
+# The place that is insisted on
+
+
+@pytest.mark.parametrize("kind", ["hub", "index", "file"])
+def test_from_a_kind(kind: str) -> None:
+    assert places.parse(kind) == Only(kind)  # type: ignore[arg-type]
+    assert str(places.parse(kind)) == kind
+
+
+def test_from_an_address_is_a_hub_whether_the_lock_knows_one_or_not() -> None:
+    only = places.parse("https://user:secret@mirror.example/hub/")
+    assert only == Only("hub", "https://user:secret@mirror.example/hub")
+    assert str(only) == "hub https://mirror.example/hub"
+    (place,) = places.of(msgspec.structs.replace(VARIANT, places=()), FILE, only)
+    assert place.name == "hub mirror.example"
+
+
+@pytest.mark.parametrize("name", ["tiny.gguf", "sub/tiny.gguf"])
+def test_from_a_folder_holds_the_file_by_its_path_or_its_base_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / name).write_bytes(WEIGHTS)
+    below = msgspec.structs.replace(FILE, path="sub/tiny.gguf")
+    (place,) = places.of(VARIANT, below, places.parse(f"file:{tmp_path}"))
+    assert read(place) == WEIGHTS
+
+
+def test_from_a_file_is_for_the_file_of_that_name_or_the_only_one(tmp_path: Path) -> None:
+    path = tmp_path / "other.gguf"
+    path.write_bytes(WEIGHTS)
+    only = places.parse(f"file:{path}")
+    assert places.of(VARIANT, FILE, only) == (Disk(path),)
+    two = msgspec.structs.replace(VARIANT, files=(FILE, msgspec.structs.replace(FILE, path="sub/other.gguf")))
+    assert [places.of(two, file, only) for file in two.files] == [(), (Disk(path),)]
+
+
+@pytest.mark.parametrize("text", ["", "disk", "file:", "mirror.example", "ftp://mirror.example", "https://", "HUB"])
+def test_from_something_else_names_the_forms(text: str) -> None:
+    with pytest.raises(UserError, match="hub, index, file, file:PATH, https://"):
+        places.parse(text)
+
+
+def test_from_a_path_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such file or folder"):
+        places.parse(f"file:{tmp_path / 'none'}")
+
+
+@pytest.mark.parametrize("text", ["htps://user:secret@mirror.example", "https://user:secret@mirror example/"])
+def test_from_shows_no_password(text: str) -> None:
+    with pytest.raises(UserError) as raised:
+        places.parse(text)
+    assert "secret" not in str(raised.value)
+    assert "mirror" in str(raised.value)
+
+
+def test_the_token_is_not_for_every_mirror_that_is_tried_once(
+    server: hubserver.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    for endpoint in ("http://127.0.0.1:9", server.url):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        (place,) = places.of(VARIANT, FILE, places.parse(server.url))
+        assert read(place) == WEIGHTS
+    assert [asked.token for asked in server.requests] == [None, "Bearer hf_secret"]
 
 
 # Hub
@@ -92,21 +171,21 @@ def test_hub_chunks_are_small(server: hubserver.Hub) -> None:
 
 
 def test_hub_goes_on_after_each_cut(server: hubserver.Hub) -> None:
-    server.fault(PATH, times=places.TRIES + 2, cut=100_000)
+    server.fault(PATH, times=download.TRIES + 2, cut=100_000)
     assert read(patient(server)) == WEIGHTS
-    assert len(ranges(server)) == places.TRIES + 3
+    assert len(ranges(server)) == download.TRIES + 3
     assert ranges(server)[1:3] == ["bytes=100000-", "bytes=200000-"]
 
 
 def test_hub_gives_up_where_no_byte_comes(server: hubserver.Hub) -> None:
     server.fault(PATH, cut=0)
-    with pytest.raises(PlaceError, match=f"gave up after {places.TRIES} tries"):
+    with pytest.raises(PlaceError, match=f"gave up after {download.TRIES} tries"):
         read(patient(server))
-    assert len(server.requests) == places.TRIES
+    assert len(server.requests) == download.TRIES
 
 
 def test_hub_goes_on_after_a_stall(server: hubserver.Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "READ_S", 0.2)
+    monkeypatch.setattr(transport, "READ_S", 0.2)
     server.fault(PATH, times=1, cut=100_000)
     server.fault(PATH, times=1, stall=True)
     assert read(patient(server)) == WEIGHTS
@@ -135,14 +214,14 @@ def test_hub_that_is_busy_is_asked_again_when_it_says(server: hubserver.Hub) -> 
     server.fault(PATH, times=1, status=500)
     pauses = Pauses()
     assert read(Hub(server.url, sleep=pauses)) == WEIGHTS
-    assert pauses == [2.0, places.RETRY_AFTER_CAP_S, 2.0]
+    assert pauses == [2.0, download.RETRY_AFTER_CAP_S, 2.0]
 
 
 def test_hub_that_stays_busy_is_named_with_its_status(server: hubserver.Hub) -> None:
     server.fault(PATH, status=503)
     with pytest.raises(PlaceError, match="HTTP 503"):
         read(patient(server))
-    assert len(server.requests) == places.TRIES
+    assert len(server.requests) == download.TRIES
 
 
 @pytest.mark.parametrize(("status", "hint"), [(401, "hf auth login"), (403, "hf auth login"), (404, None)])
@@ -165,7 +244,7 @@ def test_hub_that_is_not_there_is_given_up_soon() -> None:
     pauses = Pauses()
     with pytest.raises(PlaceError, match="refused") as raised:
         read(Hub("http://127.0.0.1:9", sleep=pauses))
-    assert len(pauses) == places.TRIES_UNMET - 1
+    assert len(pauses) == download.TRIES_UNMET - 1
     assert (raised.value.hint or "").startswith("HF_ENDPOINT=")
 
 

