@@ -32,6 +32,16 @@ CPU_UNSUPPORTED = {
     "MiniMaxM2ForCausalLM": "dies on the first request of this architecture on a CPU",
 }
 """Tried with tiny checkpoints on 0.32."""
+RECIPE = frozenset(
+    [
+        *("--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser", "--reasoning-config"),
+        *("--tokenizer-mode", "--chat-template-content-format", "--language-model-only", "--mm-encoder-tp-mode"),
+        *("--attention-backend", "--attention_config", "--linear-backend", "--moe-backend", "--kernel-config"),
+        *("--block-size", "--kv-cache-dtype", "--quantization", "--speculative-config", "--enable-expert-parallel"),
+        *("--enable-prefix-caching", "--no-enable-chunked-prefill", "--compilation-config", "--additional-config"),
+    ]
+)
+"""What a published recipe may say of its model. Code, addresses and sizes are not among it: a lock can be edited."""
 
 
 class Vllm:
@@ -196,11 +206,23 @@ def _unfit(variant: Variant, hardware: Hardware) -> Refusal | None:
     """What neither build can do."""
     if variant.format not in ("safetensors", "pickle"):
         return Refusal(reason=f"vLLM reads no {variant.format}", change="a safetensors variant of the model")
+    if flag := _unasked(variant):
+        return Refusal(
+            reason=f"the lock hands `{flag}` to vLLM, which no recipe of ours does",
+            change="the lock as `ownweights lock` writes it",
+        )
     if hardware.platform not in PLATFORMS:
         return Refusal(
             reason=f"there is no build for {hardware.platform}", change=f"a box with {' or '.join(PLATFORMS)}"
         )
     return None
+
+
+def _unasked(variant: Variant) -> str | None:
+    """A flag in the lock that no recipe has any business with."""
+    words = (word.partition("=")[0] for word in variant.facts.vllm_args if word.startswith("-"))
+    # A key below a JSON flag is written with a dot: --kernel-config.enable…
+    return next((word for word in words if word.partition(".")[0] not in RECIPE), None)
 
 
 def _recipe(variant: Variant) -> tuple[str, ...]:

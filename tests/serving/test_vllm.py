@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 
+from deploy import catalog
 from deploy.engine import Settings
 from deploy.lockfile import File
 from serving.engines.vllm import CPU_CACHE_BYTES, VllmCpu, VllmGpu
@@ -80,6 +81,18 @@ def test_a_repositorys_code_runs_only_where_all_of_it_is_among_the_locked_files(
     whole = msgspec.structs.replace(named, files=(*WEIGHTS.files, *code))
     trusting = ["--trust-remote-code" in VllmCpu().command(launch(one, ON_CPU)).argv for one in (named, half, whole)]
     assert trusting == [False, False, True]
+
+
+@pytest.mark.parametrize("flag", ["--trust-remote-code", "--host=0.0.0.0", "-tp", "--tool-parser-plugin"])
+def test_a_lock_cannot_hand_over_flags_that_are_no_recipes(flag: str) -> None:
+    refusal = VllmGpu().refuse(variant("safetensors", flags=("--tool-call-parser", "hermes", flag)), box(gpu()))
+    assert refusal is not None
+    assert flag.partition("=")[0] in refusal.reason
+
+
+@pytest.mark.parametrize("row", [row for row in catalog.rows() if row.vllm], ids=lambda row: row.id)
+def test_every_recipe_of_the_catalogue_may_be_handed_over(row: catalog.Row) -> None:
+    assert VllmGpu().refuse(variant("safetensors", flags=row.facts.vllm_args), box(gpu())) is None
 
 
 GGUF = variant("gguf")
