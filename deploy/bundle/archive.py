@@ -1,0 +1,104 @@
+"""A bundle as it was carried here, read member by member: nothing of it is believed that does not hash.
+
+Read straight from the stream; nothing is ever extracted by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from deploy import bundle
+from deploy.bundle import BLOCK_BYTES, MANIFEST, MANIFEST_BYTES, Slot
+from deploy.bundle.pieces import Reading
+from deploy.errors import UserError, WeightsError
+
+
+class Short(Exception):
+    """The archive, or a piece of it, ends before the member does."""
+
+
+class Archive:
+    """Raises UserError where there is no beginning, WeightsError where it is not that of a bundle."""
+
+    def __init__(self, path: Path) -> None:
+        self._reading = Reading(path)
+        self.name = self._reading.base.name
+        text = self._manifest()
+        self.manifest = bundle.decode(text, str(path))
+        self.slots = bundle.slots(text, self.manifest)
+
+    def gaps(self) -> list[str]:
+        """What of it did not arrive, by name and bytes."""
+        return self._reading.gaps(bundle.size(self.slots))
+
+    def read(self, slot: Slot, offset: int = 0) -> Iterator[bytes]:
+        """A member's content from ``offset`` in chunks of at most 1 MiB, unproved; fewer bytes where it is short.
+
+        Raises Short where not even its header is there, WeightsError where that is another one.
+        """
+        found = b"".join(self._reading.read(slot.begin, slot.start))
+        if len(found) < len(slot.header):
+            raise Short(slot.member.name)
+        if found != slot.header:
+            raise self.damaged(
+                slot, f"header sha256 {bundle.sha256(slot.header)}", f"header sha256 {bundle.sha256(found)}"
+            )
+        return self._reading.read(slot.start + offset, slot.stop)
+
+    def proved(self, slot: Slot) -> Iterator[bytes]:
+        """The whole content; the last chunk is followed by Short or WeightsError where it is not the right one."""
+        digest, count = hashlib.sha256(), 0
+        for chunk in self.read(slot):
+            digest.update(chunk)
+            count += len(chunk)
+            yield chunk
+        if count < slot.member.size:
+            raise Short(slot.member.name)
+        if digest.hexdigest() != slot.member.sha256:
+            raise self.damaged(slot, f"sha256 {slot.member.sha256}", digest.hexdigest())
+
+    def text(self, slot: Slot) -> str:
+        """The content of a small member. Raises WeightsError where it is damaged, or not there."""
+        try:
+            return b"".join(self.proved(slot)).decode()
+        except Short:
+            raise self.incomplete() from None
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"`{slot.member.name}` is no text: {error}", where=self.name) from error
+
+    def damaged(self, slot: Slot, expected: str, found: str) -> WeightsError:
+        return WeightsError(
+            f"`{slot.member.name}` was damaged on its way: expected {expected}, found {found}",
+            where=self.name,
+            hint="copy the bundle again, then the same command: it goes on here",
+        )
+
+    def incomplete(self) -> WeightsError:
+        return WeightsError(
+            f"the bundle is not all here: {'; '.join(self.gaps())}",
+            where=self.name,
+            hint="copy the rest, then the same command: what arrived is kept",
+        )
+
+    def _manifest(self) -> bytes:
+        first = b"".join(self._reading.read(0, BLOCK_BYTES))
+        try:
+            length = tarfile.TarInfo.frombuf(first, "ascii", "strict").size
+        except (tarfile.HeaderError, UnicodeDecodeError) as error:
+            raise self._stranger() from error
+        if not 0 < length <= MANIFEST_BYTES or first != bundle.header(MANIFEST, length):
+            raise self._stranger()
+        text = b"".join(self._reading.read(BLOCK_BYTES, BLOCK_BYTES + length))
+        if len(text) < length:
+            raise WeightsError(f"the bundle ends inside its manifest, after {len(text)} bytes", where=self.name)
+        return text
+
+    def _stranger(self) -> UserError:
+        return UserError(
+            f"no bundle of ownweights: it does not begin with `{MANIFEST}`",
+            where=self.name,
+            hint="ownweights bundle export FILE  # makes one; a tar that was packed again is none",
+        )
