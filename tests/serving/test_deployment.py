@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy import paths
 from serving import identity
+from tests.hubrepo import Repo
+from tests.hubserver import hub
 from tests.serving.box import Box, box, kill, said
 
 
@@ -117,6 +120,25 @@ def test_a_changed_byte_is_refused_by_name_and_nothing_is_served(here: Box) -> N
     assert "hint: " in done.stderr
     here.leaves_nothing()
     assert here.run("verify").returncode == 3
+
+
+def test_terms_of_their_own_block_a_deploy_until_they_are_named(here: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"tiny.gguf": here.weights, "LICENSE": b"Show our name."}
+    repo = Repo("org/tiny", files=files, license="other", card={"license_name": "house"})
+    wishes = here.project / "models.toml"
+    text = wishes.read_text().replace(f"file:{here.weights}", "hf:org/tiny")
+    wishes.write_text(text)
+    with hub([repo]) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        done = here.run("deploy")
+        assert done.returncode == 1
+        assert "LicenseRef-house" in done.stderr.partition("hint: ")[0]
+        assert 'allow-licence = "LicenseRef-house"' in done.stderr.partition("hint: ")[2]
+        assert not list(paths.hub_cache().glob("models--*"))
+        here.leaves_nothing()
+        wishes.write_text(text.replace("context", 'allow-licence = "LicenseRef-house"\ncontext'))
+        here.ok("deploy")
+    assert here.answer().status_code == 200
 
 
 def test_the_second_of_two_deploys_is_told_who_is_first(here: Box) -> None:
