@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from deploy import detection, lockfile, output, paths
+from deploy.changes import history
 from deploy.engine import Engine
-from deploy.errors import BusyError, LockError, WeightsError
+from deploy.errors import BusyError, EngineError, LockError, WeightsError
 from deploy.lockfile import Lock
 from deploy.plan import ModelPlan
 from deploy.prepare import Deployment, prepare, read, variant_of
@@ -49,6 +50,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def bring_up(project: Project, engines: tuple[Engine, ...], *, locked: bool, only: Only | None) -> Service:
     """Prepare and start in the background. What runs already and is still what is wanted stays untouched."""
     running = service.running()
+    served = read().plan.lock if running is not None else None
     if running is not None and current(project, engines, running):
         service.wait(running, read())
         return running
@@ -61,7 +63,19 @@ def bring_up(project: Project, engines: tuple[Engine, ...], *, locked: bool, onl
     if running is not None:
         output.say("the deployment has changed: restarting")
         service.stop()
-    return service.start(deployment)
+    try:
+        return service.start(deployment)
+    except EngineError:
+        _point_back(project, served)
+        raise
+
+
+def _point_back(project: Project, served: str | None) -> None:
+    """What ran until now is gone: from another lock, it can be had again."""
+    known = [entry.digest for entry in history.entries(project.folder)]
+    if served in known[1:]:
+        number = known.index(served, 1)
+        output.warn(f"what ran until now had another lock: `ownweights rollback {number}` goes back to it")
 
 
 def prepared(project: Project, engines: tuple[Engine, ...], *, locked: bool, only: Only | None) -> Deployment:

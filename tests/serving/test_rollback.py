@@ -100,6 +100,20 @@ def test_a_rollback_whose_weights_are_out_of_reach_leaves_what_runs(
     assert revision(here) == "1" * 12
 
 
+def test_an_upgrade_that_does_not_start_names_the_way_back(
+    here: Box, server: Hub, commits: tuple[Repo, Repo], tmp_path: Path
+) -> None:
+    content = (tmp_path / "made.gguf").read_bytes()
+    server.move(Repo("org/tiny-GGUF", commit="3" * 40, files={"tiny-F16.gguf": content[:-4096]}))
+    here.ok("lock", "--upgrade", "chat")
+    done = here.run("deploy")
+    assert done.returncode == 2
+    assert "`ownweights rollback 1` goes back" in done.stderr
+    here.ok("rollback", "1")
+    assert revision(here) == "2" * 12
+    assert here.answer().status_code == 200
+
+
 def test_what_the_last_locks_need_outlives_gc(here: Box, commits: tuple[Repo, Repo]) -> None:
     assert json.loads(here.ok("gc", "--json"))["items"] == []
     here.ok("gc", "--yes")
