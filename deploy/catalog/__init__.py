@@ -18,6 +18,9 @@ import msgspec
 from deploy.errors import ConfigError
 from deploy.lockfile import Facts
 
+PLANNED = frozenset({"--gpu-memory-utilization", "--max-model-len", "--max-num-seqs", "--tensor-parallel-size"})
+"""Flags with a value that the plan sets for this box: a recipe's is for another one."""
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the catalogue: an unknown key is an error of ours, not data to carry along."""
@@ -59,9 +62,14 @@ class Vllm(Entry, frozen=True, kw_only=True):
 
     @property
     def args(self) -> tuple[str, ...]:
-        """Without ``--trust-remote-code``: no code of a repository is fetched, so none may be run."""
-        given = self.base_args + self.tool_args + self.reasoning_args
-        return tuple(arg for arg in given if arg != "--trust-remote-code")
+        """Without ``--trust-remote-code``, which follows from what the lock allows, and what the plan decides."""
+        kept, given = [], iter(self.base_args + self.tool_args + self.reasoning_args)
+        for arg in given:
+            if arg in PLANNED:
+                next(given, None)
+            elif arg != "--trust-remote-code":
+                kept.append(arg)
+        return tuple(kept)
 
 
 class Part(Entry, frozen=True, kw_only=True):

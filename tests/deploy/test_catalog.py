@@ -69,6 +69,12 @@ def test_facts_never_let_a_repositorys_code_run():
     assert all("--trust-remote-code" not in row.facts.vllm_args for row in ROWS)
 
 
+def test_facts_leave_to_the_plan_what_the_plan_decides():
+    row = catalog.find("kimi-k3")
+    assert "--gpu-memory-utilization" in row.vllm.base_args
+    assert row.facts.vllm_args[:2] == ("--enable-auto-tool-choice", "--tool-call-parser")
+
+
 def test_facts_count_parameters_exactly():
     assert catalog.find("qwen3-8b").facts.parameters == 8_200_000_000
     assert catalog.find("qwen3-30b-a3b").facts.active_parameters == 3_300_000_000
