@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from deploy import catalog
-from deploy.catalog import Row
+from deploy.catalog import Licence, Row
 from deploy.config import FILE, Config
 from deploy.errors import UserError
 from deploy.lockfile import Model, Variant
@@ -22,6 +22,7 @@ FAMILIES = {"lgpl-lr": "LGPLLR", "odbl": "ODbL-1.0", "odc-by": "ODC-By-1.0", "pd
 """Tags of the Hub without a version, where SPDX has exactly one."""
 UNSAID = ("", "unknown")
 LENGTH = 100
+REFERENCE = "LicenseRef-"
 UNNAMED = "NOASSERTION"
 """SPDX's word where no licence is stated."""
 PERMISSIVE = frozenset(
@@ -78,7 +79,7 @@ def terms(model: Model, variant: Variant) -> Terms:
     if row is None:
         return _known(locked)
     listed = row.licence
-    if _same(listed.spdx, locked):
+    if _covers(listed, locked):
         note = None if listed.commercial == "yes" else listed.note
         return Terms(id=locked, commercial=listed.commercial, condition=note, source=listed.source)
     condition = f"the catalogue knows this model under another licence, {listed.spdx}"
@@ -151,6 +152,15 @@ def _same(one: str, other: str) -> bool:
     return one.lower() == other.lower()
 
 
+def _covers(listed: Licence, locked: str) -> bool:
+    """The same, or a card's own name of terms, to which the catalogue adds the model's: many are called alike.
+
+    So loosely only where it makes nothing pass.
+    """
+    named = locked.startswith(REFERENCE) and listed.spdx.lower().startswith(f"{locked.lower()}-")
+    return _same(listed.spdx, locked) or (named and listed.commercial != "yes")
+
+
 def _reference(name: str) -> str:
     """Characters that SPDX allows in a reference, whatever the card says."""
-    return "LicenseRef-" + re.sub(r"[^A-Za-z0-9.-]", "-", name[:LENGTH])
+    return REFERENCE + re.sub(r"[^A-Za-z0-9.-]", "-", name[:LENGTH])

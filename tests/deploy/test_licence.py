@@ -78,7 +78,12 @@ def test_the_catalogue_speaks_for_its_repositories_whatever_the_case():
     assert (found.commercial, found.condition, found.source) == ("yes", None, gguf.licence.source)
 
 
-@pytest.mark.parametrize("id_", ["LicenseRef-modified-mit", "MIT", None])
+def test_a_cards_own_name_for_it_is_the_beginning_of_the_catalogues():
+    found = terms(model("LicenseRef-modified-mit", repo="moonshotai/Kimi-K2.5"))
+    assert (found.id, found.commercial, found.condition) == ("LicenseRef-modified-mit", "conditions", KIMI.note)
+
+
+@pytest.mark.parametrize("id_", ["LicenseRef-Modified-MI", "LicenseRef-", "MIT", None])
 def test_its_word_does_not_hold_for_another_licence(id_):
     found = terms(model(id_, repo="moonshotai/Kimi-K2.5"))
     assert found.commercial == "unknown"
