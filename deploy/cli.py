@@ -33,8 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "drift": ("deploy.commands.lock:drift", "What changed upstream since the lock. Changes nothing."),
     "pull": ("deploy.commands.weights:pull", "Fetch the locked weights that this box needs."),
     "verify": ("deploy.commands.weights:verify", "Check the weights on disk against the lock, offline."),
-    "places": ("deploy.commands.reach:places", "Where a model can be had from here, and how fast."),
-    "bundle": ("deploy.commands.transfer:bundle", "Carry a deployment to a box without a network, as one archive."),
+    "places": ("deploy.commands.places:places", "Where a model can be had from here, and how fast."),
+    "bundle": ("deploy.commands.bundle:bundle", "Carry a deployment to a box without a network, as one archive."),
     "mirror": ("serving.commands:mirror", "Serve the locked weights to other boxes, as a Hub."),
     "history": ("deploy.commands.storage:history", "Earlier locks of this project."),
     "gc": ("deploy.commands.storage:gc", "Show what nothing needs any more, and free it."),
@@ -54,8 +54,12 @@ ENVIRONMENT: dict[str, str] = {
     "OWNWEIGHTS_DEBUG": "1 shows tracebacks",
     "OWNWEIGHTS_NO_PROGRESS": "any value hides progress bars",
     "HF_ENDPOINT": "another Hub or mirror",
-    "HF_TOKEN": "token for gated repositories, sent to that Hub only",
+    "HF_TOKEN": "token for gated repositories, sent to that Hub only, by https only",
+    "HF_HUB_OFFLINE": "1 asks no Hub",
+    "HF_HUB_DISABLE_XET": "1 leaves the Hub's content store out",
     "HF_HOME": "moves the Hugging Face cache, where weights lie (HF_HUB_CACHE too)",
+    "UV_CACHE_DIR": "moves uv's packages, which the engines' environments are linked from",
+    "SOURCE_DATE_EPOCH": "Unix seconds: the time in an SBOM",
 }
 
 

@@ -39,6 +39,12 @@ def tried(path: Path) -> Iterator[FileIO | None]:
         yield file if _still_there(file, path) else None
 
 
+def idle(path: Path) -> bool:
+    """Whether nobody holds it now; a file that is not there is idle."""
+    with tried(path) as mine:
+        return mine is not None or not path.exists()
+
+
 def _take(path: Path, waiting: str | None) -> FileIO:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from deploy import bound
-from deploy.weights.stop import Stop
+from deploy.stop import Stop
 
 STEP = re.compile(r"Progress (\d+) of (\d+)")
 FILE = re.compile(r"(?:Downloading|Using cached) (\S+\.whl)")

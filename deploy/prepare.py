@@ -101,16 +101,20 @@ def fetch_variants(lock: Lock, variants: tuple[Variant, ...], *, only: Only | No
     """The same of variants that no plan has to want."""
     for variant in variants:
         announce(variant, only)
-    # Also what other projects, or an earlier lock, have begun and may go on with.
-    named = frozenset(
-        file.blob
-        for known in (lock, *history.kept())
-        for model in known.models
-        for variant in model.variants
-        for file in variant.files
-    )
     with output.progress() as progress:
-        return puller.pull(variants, only=only, keep=named, progress=progress)
+        return puller.pull(variants, only=only, keep=_begun(lock), progress=progress)
+
+
+def _begun(lock: Lock) -> frozenset[str] | None:
+    """Blobs that may have been begun for this lock, an earlier one or another project; None: that is not known."""
+    try:
+        locks = (lock, *history.kept())
+    except LockError as error:
+        output.warn(f"no unfinished file is removed, as a kept lock cannot be read: {error}")
+        return None
+    return frozenset(
+        file.blob for known in locks for model in known.models for variant in model.variants for file in variant.files
+    )
 
 
 def locked_variants(lock: Lock, names: tuple[str, ...], key: str) -> tuple[Variant, ...]:

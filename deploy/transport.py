@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
-from deploy import __version__
+from deploy import __version__, output
 from deploy.errors import PlaceError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def get(url: str, headers: dict[str, str]) -> tuple[BaseHTTPResponse, str]:
 def headers(address: str, *, token: bool) -> dict[str, str]:
     """What every request to an address carries: its own user and password, or else the Hub's token if it is meant.
 
+    The token goes by https, or to this machine: on the way to a mirror in plain HTTP anybody could read it.
     Raises PlaceError where huggingface_hub was told to stay offline.
     """
     from huggingface_hub import constants, get_token
@@ -60,6 +61,9 @@ def headers(address: str, *, token: bool) -> dict[str, str]:
     if secret := _userinfo(address):
         return made | make_headers(basic_auth=secret)
     if token and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (found := get_token()):
+        if not _is_private(address):
+            output.warn(f"the Hub token is not sent to {host(address)}: it would go there in clear text", about="token")
+            return made
         if not TOKEN.fullmatch(found):
             # Not left to the client, whose error would quote it.
             raise PlaceError("the Hub token holds characters that no token has", hint="hf auth login")
@@ -78,6 +82,11 @@ def origin(url: str) -> tuple[str, str, int]:
         # Not quoted: it may hold a password.
         raise PlaceError("that is no address of a web server: it must begin with http://host or https://host")
     return parts.scheme, parts.hostname, port
+
+
+def host(url: str) -> str:
+    """Host and port, as they may be shown: before an @ there may be a password."""
+    return urlsplit(url).netloc.rpartition("@")[2] or url
 
 
 def bare(url: str) -> str:
@@ -102,6 +111,11 @@ def reason(error: Exception) -> str:
     if isinstance(cause, TimeoutError | exceptions.TimeoutError):
         return f"no connection within {CONNECT_S} s"
     return (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
+
+
+def _is_private(url: str) -> bool:
+    scheme, name, _ = origin(url)
+    return scheme == "https" or name == "localhost" or name.startswith("127.") or name == "::1"
 
 
 def _joined(url: str, location: str) -> str:

@@ -6,7 +6,6 @@ that need it, the sha256 of every build. A wheel counts only where it is built f
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterable
@@ -18,10 +17,10 @@ from packaging.tags import sys_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from deploy import flock, paths, pip
+from deploy import digests, flock, paths, pip
 from deploy.errors import InstallError
 from deploy.pip import Arriving
-from deploy.weights.stop import Stop
+from deploy.stop import Stop
 
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 SCRATCH = ".scratch"
@@ -82,13 +81,7 @@ def _builds() -> dict[tuple[str, str], list[Path]]:
 
 
 def _right(pin: Pin, builds: Iterable[Path]) -> Path | None:
-    return next((path for path in sorted(builds) if sha256(path) in pin.hashes), None)
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return next((path for path in sorted(builds) if digests.of_file(path) in pin.hashes), None)
 
 
 def fetch(requirements: Path, arriving: Arriving) -> tuple[Path, ...]:

@@ -52,10 +52,13 @@ def _tell(running: Service, *, as_json: bool) -> None:
 def serve(locked: bool, only: Only | None, prepared: bool) -> None:
     """The whole chain in the foreground, for systemd and containers. SIGTERM drains and ends it."""
     from deploy import prepare
+    from deploy.weights import verify
     from serving import deployment, server
 
     if prepared:
         found = prepare.read()
+        for planned in found.plan.models:
+            verify.refuse(planned.launch.variant)
     else:
         with deployment.only_one():
             found = deployment.prepared(here(), engines(), locked=locked, only=only)

@@ -16,7 +16,6 @@ or a member by another name cannot be in a bundle at all.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import sys
@@ -26,7 +25,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from deploy import __version__, paths
+from deploy import __version__, digests, paths
 from deploy.errors import WeightsError
 from deploy.lockfile import SHA256, File, Variant
 from deploy.weights import cache
@@ -139,13 +138,8 @@ def decode(text: bytes, where: str) -> Manifest:
 
 def slots(text: bytes, found: Manifest) -> tuple[Slot, ...]:
     """The whole archive but for its end: the manifest itself, then its members."""
-    first = Member(name=MANIFEST, size=len(text), sha256=sha256(text))
+    first = Member(name=MANIFEST, size=len(text), sha256=digests.of_bytes(text))
     return tuple(_slots((first, *found.members)))
-
-
-def sha256(content: bytes) -> str:
-    """In hex."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def size(found: tuple[Slot, ...]) -> int:

@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy import bundle
+from deploy import bundle, digests
 from deploy.bundle import BLOCK_BYTES, MANIFEST, MANIFEST_BYTES, Slot
 from deploy.bundle.pieces import Reading
 from deploy.errors import UserError, WeightsError
@@ -44,7 +44,7 @@ class Archive:
             raise Short(slot.member.name)
         if found != slot.header:
             raise self.damaged(
-                slot, f"header sha256 {bundle.sha256(slot.header)}", f"header sha256 {bundle.sha256(found)}"
+                slot, f"header sha256 {digests.of_bytes(slot.header)}", f"header sha256 {digests.of_bytes(found)}"
             )
         return self._reading.read(slot.start + offset, slot.stop)
 

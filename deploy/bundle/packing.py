@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from deploy import bundle, disk, flock, lockfile, output, wheelhouse
+from deploy import bundle, digests, disk, flock, lockfile, output
 from deploy.bundle import Member, Slot, pieces
 from deploy.bundle.pieces import CHUNK_BYTES, Reading, Writing
 from deploy.errors import UserError, WeightsError
@@ -59,7 +59,7 @@ def contents(
     return (
         _text(bundle.LOCK, lockfile.write(lock).encode()),
         _text(bundle.WISHES, wishes),
-        *(_text(f"{bundle.HISTORY}{bundle.sha256(text)}.lock", text) for text in texts),
+        *(_text(f"{bundle.HISTORY}{digests.of_bytes(text)}.lock", text) for text in texts),
         *(_wheel(bundle.CORE, path) for path in core),
         *(_wheel(bundle.WHEELS, path) for path in wheels),
         *_weights(variants),
@@ -186,11 +186,11 @@ def _packed(paths: tuple[Path, ...], slots: tuple[Slot, ...], resumed: int) -> P
 
 
 def _text(name: str, content: bytes) -> Source:
-    return Source(Member(name=name, size=len(content), sha256=bundle.sha256(content)), content)
+    return Source(Member(name=name, size=len(content), sha256=digests.of_bytes(content)), content)
 
 
 def _wheel(folder: str, path: Path) -> Source:
-    digest = wheelhouse.sha256(path)
+    digest = digests.of_file(path)
     return Source(Member(name=f"{folder}{path.name}", size=path.stat().st_size, sha256=digest), path)
 
 

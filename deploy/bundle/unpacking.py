@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from deploy import __version__, atomic, bundle, config, disk, flock, lockfile, output, paths, wheelhouse
+from deploy import __version__, atomic, bundle, config, digests, disk, flock, lockfile, output, paths
 from deploy.bundle import HISTORY, HUB, LOCK, WHEELS, WISHES, Slot
 from deploy.bundle.archive import Archive, Short
 from deploy.changes import history
 from deploy.errors import LockError, WeightsError
 from deploy.lockfile import File, Lock, Variant
+from deploy.stop import Stop
 from deploy.weights import cache, verify
 from deploy.weights.part import Part
-from deploy.weights.stop import Stop
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -91,8 +91,8 @@ def _refuse_other(folder: Path, lock: Lock, wishes: str, *, replace: bool) -> No
         if replace or not path.exists() or path.read_bytes() == text.encode():
             continue
         raise LockError(
-            f"another {name} lies here: sha256 {wheelhouse.sha256(path)}, "
-            f"the bundle's is {bundle.sha256(text.encode())}",
+            f"another {name} lies here: sha256 {digests.of_file(path)}, "
+            f"the bundle's is {digests.of_bytes(text.encode())}",
             where=str(path),
             hint="the same command with --replace (`ownweights history` keeps the lock), or from an empty folder",
         )
@@ -232,7 +232,7 @@ def _wheel(slot: Slot) -> Path:
 
 def _take_wheel(archive: Archive, slot: Slot) -> None:
     path = _wheel(slot)
-    if path.exists() and wheelhouse.sha256(path) == slot.member.sha256:
+    if path.exists() and digests.of_file(path) == slot.member.sha256:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")

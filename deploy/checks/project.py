@@ -50,25 +50,27 @@ def engines(context: Context) -> Verdict:
 
 
 def weights(context: Context) -> Verdict:
-    """By size, time and inode against the last full hash. What is missing comes with the next deploy."""
+    """By size, time and inode against the last full hash, without reading. What is missing comes with a deploy."""
     from deploy.weights import cache, verify
 
     variants = _planned(context)
     if not variants:
         return skip(UNPLANNED)
-    findings = [(variant, finding) for variant in variants for finding in verify.check(variant)]
+    inspected = verify.inspect(variants, "quick")
+    findings = [(variant, finding) for variant, found in zip(variants, inspected, strict=True) for finding in found]
     for variant, finding in findings:
         if finding.problem == "extra":
             return fail(str(finding), f"rm -r '{cache.snapshot(variant) / finding.path}'")
-        if finding.problem != "missing":
+        if finding.problem not in ("missing", "unproved"):
             return fail(str(finding), "ownweights pull")
-    if findings:
-        return warn(f"missing: {', '.join(finding.path for _, finding in findings)}", "ownweights pull")
+    for problem, command in (("missing", "ownweights pull"), ("unproved", "ownweights verify")):
+        if paths := [finding.path for _, finding in findings if finding.problem == problem]:
+            return warn(f"{problem}: {', '.join(paths)}", command)
     return ok("on disk as locked")
 
 
 def disk(context: Context) -> Verdict:
-    from deploy.weights import puller
+    from deploy.weights import room
 
     free = context.hardware.disk_free_bytes
     if free is None:
@@ -76,10 +78,10 @@ def disk(context: Context) -> Verdict:
     variants = _planned(context)
     if not variants:
         return skip(f"{output.size(free)} free where weights lie, {UNPLANNED}")
-    missing = sum(puller.missing_bytes(variant) for variant in variants)
+    missing = sum(room.unseen(variants).values())
     seen = f"{output.size(free)} free where weights lie, {output.size(missing)} to fetch"
     if missing > free:
-        return fail(seen, "export HF_HOME=/a/larger/disk  # or free some: hf cache prune")
+        return fail(seen, "ownweights gc  # or: export HF_HOME=/a/larger/disk")
     return ok(seen)
 
 

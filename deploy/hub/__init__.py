@@ -5,7 +5,6 @@ What a Hub says is decoded strictly and believed in nothing but its hashes. Ever
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import threading
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from deploy import digests, transport
 from deploy.errors import PlaceError
 from deploy.hub import client, listing
 from deploy.hub.client import Question
@@ -78,8 +78,7 @@ def endpoint() -> str:
 
 def address() -> str:
     """The endpoint as it may be shown: a mirror's user and password left out."""
-    scheme, _, rest = endpoint().rpartition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest
+    return transport.bare(endpoint())
 
 
 def resolve(repo: str, revision: str, *, clock: Callable[[], float] = time.monotonic) -> Snapshot:
@@ -149,8 +148,10 @@ _reached: dict[str, tuple[float, bool]] = {}
 
 
 def git_blob(content: bytes) -> str:
-    """Git's name of a blob: sha1 over a header and the content."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    """Git's name of a blob."""
+    name = digests.git_blob(len(content))
+    name.update(content)
+    return name.hexdigest()
 
 
 def _question(
@@ -198,7 +199,7 @@ def _whole(question: Question, file: RemoteFile) -> bytes:
     """One byte more than there should be is asked for: a longer file is not the listed one."""
     content = question.read(_url(question, file), 0, file.size + 1, ranged=False)
     listed = file.sha256 or file.git
-    found = hashlib.sha256(content).hexdigest() if file.sha256 else git_blob(content)
+    found = digests.of_bytes(content) if file.sha256 else git_blob(content)
     if found != listed:
         raise PlaceError(
             f"`{file.path}` of `{question.repo}` is not what the listing says: {listed}, found {found}",

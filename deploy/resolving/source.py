@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import msgspec
 
 from deploy.errors import ConfigError
-
-REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-REVISION = re.compile(r"[\w./-]{1,100}", re.ASCII)
+from deploy.soundness import REPO, REVISION
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +24,7 @@ def parse(text: str) -> Source:
         return Source(kind="auto")
     if text.startswith("hf:"):
         repo, at, revision = text[3:].partition("@")
-        if not REPO.fullmatch(repo) or ".." in text or (at and not REVISION.fullmatch(revision)):
+        if not REPO.fullmatch(repo) or (at and not REVISION.fullmatch(revision)):
             raise ConfigError(
                 f"`{text}` is not a Hub source", hint='write source = "hf:org/repo" or "hf:org/repo@revision"'
             )

@@ -16,11 +16,11 @@ import msgspec
 from deploy import flock, output, paths
 from deploy.errors import PlaceError, UserError, WeightsError
 from deploy.lockfile import File, Variant
+from deploy.stop import Stop
 from deploy.weights import cache, places, verify
 from deploy.weights.meter import Meter, Meters
 from deploy.weights.part import Part
 from deploy.weights.places import Only, Place
-from deploy.weights.stop import Stop
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CACHE = "cache"

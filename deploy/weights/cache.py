@@ -12,6 +12,7 @@ Source: huggingface_hub 2.4, ``file_download`` and ``utils/_cache_manager``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from deploy import atomic, output, paths
 from deploy.errors import LockError
 from deploy.lockfile import File, Variant
 
+BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+PART = re.compile(rf"({BLOB.pattern})\.part")
 CACHEDIR_TAG = """\
 Signature: 8a477f597d28d172789f06886806bc55
 # A cache directory: what lies here can be fetched again. Tag as of the Cache Directory Tagging Specification.
@@ -56,6 +59,13 @@ def blob(variant: Variant, file: File) -> Path:
 def part(variant: Variant, file: File) -> Path:
     """The same while it is not complete."""
     return folder(variant) / "blobs" / f"{file.blob}.part"
+
+
+def parts(blobs: Path) -> Iterator[tuple[Path, str]]:
+    """Every unfinished blob of ours in such a folder, and the name it is to get."""
+    for path in sorted(blobs.glob("*.part")):
+        if PART.fullmatch(path.name):
+            yield path, path.stem
 
 
 def weights(variant: Variant) -> Path:

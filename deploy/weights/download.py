@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deploy import transport
 from deploy.errors import PlaceError
-from deploy.weights.stop import Stop
+from deploy.stop import Stop
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse

@@ -52,6 +52,11 @@ def free(item: Freeable) -> int:
         return sum(_remove(Path(path)) for path in item.paths) if mine else 0
 
 
+def folders(parent: Path, name: str = "*") -> list[Path]:
+    """Those in it, by name; links to folders are none."""
+    return [path for path in sorted(parent.glob(name)) if path.is_dir() and not path.is_symlink()]
+
+
 def prune(folder: Path, top: Path) -> None:
     """Remove folders that have become empty, from this one upwards, ``top`` itself included."""
     while folder.is_relative_to(top):

@@ -1,4 +1,4 @@
-"""What of the Hugging Face cache can be freed: only what we fetched, and only what nobody's lock or ref names.
+"""What of the Hugging Face cache can be freed: what we fetched, and of that only what nobody's lock or ref names.
 
 The cache is shared with other tools. A blob is ours if it has our stamp with a place; a snapshot is ours if our
 ``refs/pinned-*`` names it and no other ref does. Whatever any other snapshot links to stays.
@@ -18,10 +18,8 @@ from typing import NamedTuple
 from deploy import flock, paths
 from deploy.lockfile import Variant
 from deploy.weights import cache, stamps
-from deploy.weights.freeing import Freeable, Kind, prune, room
+from deploy.weights.freeing import Freeable, Kind, folders, prune, room
 
-BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-PART = re.compile(rf"({BLOB.pattern})\.part")
 INCOMPLETE = re.compile(r".+\.incomplete")
 OF_A_FILE = re.compile(r"models--file--[0-9a-f]{12}")
 INCOMPLETE_S = 3600.0
@@ -47,7 +45,7 @@ def wanted(variants: Iterable[Variant]) -> Wanted:
 
 def find(needed: Wanted, why: str, *, incomplete: bool) -> Iterator[Freeable]:
     """Per repository: weights, unfinished blobs and, if asked for, those of other tools. ``why`` it is not needed."""
-    repositories = [_Repository(folder) for folder in _folders(paths.hub_cache(), "models--*")]
+    repositories = [_Repository(folder) for folder in folders(paths.hub_cache(), "models--*")]
     foreign = frozenset(blob for repository in repositories for blob in repository.foreign_blobs())
     for repository in repositories:
         yield from repository.weights(needed, foreign, why)
@@ -80,12 +78,12 @@ class _Repository:
 
     def foreign_blobs(self) -> Iterator[Path]:
         """What other tools' snapshots lead to."""
-        for snapshot in _folders(self.folder / "snapshots", "*"):
+        for snapshot in folders(self.folder / "snapshots", "*"):
             if snapshot not in self._ours:
                 yield from (target for _, target in _links(snapshot))
 
     def weights(self, needed: Wanted, foreign: frozenset[Path], why: str) -> Iterator[Freeable]:
-        blobs = {cache.spot(path): path for path in self._blobs(BLOB) if self._is_ours(path)}
+        blobs = {cache.spot(path): path for path in self._blobs(cache.BLOB) if self._is_ours(path)}
         gone = blobs.keys() - needed.blobs - foreign
         links = [path for snapshot in sorted(self._ours) for path, target in _links(snapshot) if target in gone]
         pins = [ref.path for ref in self._refs if ref.ours and ref.snapshot not in needed.snapshots]
@@ -95,8 +93,8 @@ class _Repository:
             yield _freeable("weights", self.folder, f"fetched by us, and {why}", going)
 
     def unfinished(self, needed: Wanted, why: str) -> Iterator[Freeable]:
-        for path in self._blobs(PART):
-            if cache.spot(path.with_suffix("")) not in needed.blobs and _idle(path):
+        for path in self._blobs(cache.PART):
+            if cache.spot(path.with_suffix("")) not in needed.blobs and flock.idle(path) and path.exists():
                 yield _freeable("unfinished", path, f"begun by us, and {why}", (path,), guard=path)
 
     def incomplete(self, now: float) -> Iterator[Freeable]:
@@ -144,19 +142,10 @@ def _freeable(kind: Kind, path: Path, why: str, going: tuple[Path, ...], guard: 
     )
 
 
-def _idle(path: Path) -> bool:
-    with flock.tried(path) as mine:
-        return mine is not None
-
-
-def _folders(parent: Path, pattern: str) -> Iterator[Path]:
-    return (path for path in sorted(parent.glob(pattern)) if path.is_dir() and not path.is_symlink())
-
-
 def _files(folder: Path) -> Iterator[Path]:
     """Files and links, sorted, of a folder and those below; nothing behind a link to a folder."""
-    for root, folders, names in os.walk(folder) if not folder.is_symlink() else ():
-        folders.sort()
+    for root, below, names in os.walk(folder) if not folder.is_symlink() else ():
+        below.sort()
         yield from (Path(root, name) for name in sorted(names))
 
 

@@ -9,8 +9,8 @@ from functools import partial
 from io import FileIO
 from typing import TYPE_CHECKING, TypeVar
 
+from deploy.stop import Stop
 from deploy.weights import workers
-from deploy.weights.stop import Stop
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -19,7 +19,7 @@ from deploy.engine import Engine
 from deploy.lockfile import SHA256, Lock, Variant
 from deploy.plan import ModelPlan
 from deploy.weights import freeing, gc
-from deploy.weights.freeing import Freeable
+from deploy.weights.freeing import Freeable, folders
 
 ENVIRONMENT = re.compile(rf"[\w.]+-(gpu|cpu)-[0-9a-f]{{12}}({re.escape(environment.PARTIAL)}\d+)?")
 CACHED = ("weights", "unfinished", "incomplete")
@@ -76,10 +76,10 @@ def _current(here: Path) -> Iterator[Lock]:
 def _wheels(variants: Iterable[Variant], why: str) -> Iterator[Freeable]:
     """Of those that a lock names, only what pip had not finished: it begins again anyway."""
     named = {wheel.sha256 for variant in variants for place in variant.places for wheel in place.wheels}
-    for folder in _folders(paths.wheels_dir()):
+    for folder in folders(paths.wheels_dir()):
         lock = folder / "lock"
         going = folder / "scratch" if folder.name in named else folder
-        if SHA256.fullmatch(folder.name) and going.exists() and _idle(lock):
+        if SHA256.fullmatch(folder.name) and going.exists() and flock.idle(lock):
             reason = "unfinished by pip" if folder.name in named else why
             yield _whole("wheel", going, reason, guard=lock)
 
@@ -89,8 +89,8 @@ def _environments(engines: tuple[Engine, ...], deployed: Iterable[ModelPlan]) ->
     current |= {Path(planned.launch.environment) for planned in deployed}
     running = _command_lines()
     lock = paths.environments_dir() / ".lock"
-    for home in _folders(paths.environments_dir()):
-        if not ENVIRONMENT.fullmatch(home.name) or home in current or f"{home}/" in running or not _idle(lock):
+    for home in folders(paths.environments_dir()):
+        if not ENVIRONMENT.fullmatch(home.name) or home in current or f"{home}/" in running or not flock.idle(lock):
             continue
         partial = environment.PARTIAL in home.name
         why = "an install that did not end" if partial else "of another ownweights or Python, and not deployed"
@@ -122,15 +122,6 @@ def _whole(kind: freeing.Kind, folder: Path, why: str, *, guard: Path, first: tu
         paths=tuple(map(str, going)),
         guard=str(guard),
     )
-
-
-def _folders(parent: Path) -> list[Path]:
-    return [path for path in sorted(parent.glob("*")) if path.is_dir() and not path.is_symlink()]
-
-
-def _idle(lock: Path) -> bool:
-    with flock.tried(lock) as mine:
-        return mine is not None or not lock.exists()
 
 
 def _command_lines() -> str:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from deploy import flock, output
-
-SUFFIX = ".part"
+from deploy.weights import cache
 
 
 def sweep(folders: Iterable[Path], keep: frozenset[str]) -> None:
@@ -16,8 +15,8 @@ def sweep(folders: Iterable[Path], keep: frozenset[str]) -> None:
     Other tools' unfinished files have other names, and are theirs.
     """
     for folder in folders:
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if path.name.removesuffix(SUFFIX) in keep:
+        for path, name in cache.parts(folder):
+            if name in keep:
                 continue
             with flock.tried(path) as file:
                 if file is not None:

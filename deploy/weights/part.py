@@ -7,8 +7,9 @@ import os
 from io import FileIO
 from pathlib import Path
 
+from deploy import digests
 from deploy.lockfile import File
-from deploy.weights.stop import Stop
+from deploy.stop import Stop
 
 CHUNK_BYTES = 1 << 20
 
@@ -63,7 +64,7 @@ class Part:
     def _start(self) -> None:
         self.count = 0
         self._sha256 = hashlib.sha256()
-        self._git = hashlib.sha1(b"blob %d\0" % self._file.size) if self._file.git else None
+        self._git = digests.git_blob(self._file.size) if self._file.git else None
 
     def _hash(self, chunk: bytes | memoryview) -> None:
         self.count += len(chunk)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from deploy import hub, transport
 from deploy.errors import PlaceError, UserError
 from deploy.lockfile import File, Variant, Wheel
+from deploy.stop import Stop
 from deploy.weights import cache, wheels
 from deploy.weights.download import Download
-from deploy.weights.stop import Stop
 from deploy.weights.xet import Xet
 
 CHUNK_BYTES = 1 << 20
@@ -176,8 +176,7 @@ class Hub:
 
     @property
     def name(self) -> str:
-        # Before the @ there may be a password.
-        return f"hub {urlsplit(self.endpoint).netloc.rpartition('@')[2] or self.endpoint}"
+        return f"hub {transport.host(self.endpoint)}"
 
     def open(self, variant: Variant, file: File, offset: int) -> Generator[bytes, None, None]:
         transport.origin(self.endpoint)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from deploy import disk
 from deploy.lockfile import File, Variant
+from deploy.stop import Stop
 from deploy.weights import blob, cache, orphans, room, workers
 from deploy.weights.blob import CACHE, Pulled
 from deploy.weights.meter import Meters
 from deploy.weights.places import Only
-from deploy.weights.stop import Stop
 
 if TYPE_CHECKING:
     from rich.progress import Progress

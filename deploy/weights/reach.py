@@ -17,9 +17,9 @@ import msgspec
 from deploy import flock, paths
 from deploy.errors import UserError
 from deploy.lockfile import File, Variant
+from deploy.stop import Stop, Stopped
 from deploy.weights import cache, places
 from deploy.weights.places import Index, Place
-from deploy.weights.stop import Stop, Stopped
 from deploy.weights.xet import Xet
 
 ENOUGH_BYTES = 1 << 20

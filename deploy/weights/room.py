@@ -11,7 +11,7 @@ from deploy.lockfile import File, Variant
 from deploy.weights import cache, hashing, verify
 from deploy.weights.places import Only
 
-HINT = "free some, or HF_HOME=/a/larger/disk ownweights pull"
+HINT = "ownweights gc  # or: HF_HOME=/a/larger/disk ownweights pull"
 
 
 def missing(variants: Iterable[Variant]) -> dict[Path, int]:
@@ -19,17 +19,22 @@ def missing(variants: Iterable[Variant]) -> dict[Path, int]:
 
     A file of this machine is linked, so nothing of it is missing.
     """
-    files = {
-        cache.blob(variant, file): (file, cache.part(variant, file))
-        for variant in variants
-        for file in (variant.files if variant.origin.kind != "path" else ())
-    }
+    files = _fetched(variants)
     found = hashing.each(
         tuple(files),
         lambda blob, reach: verify.difference(blob, files[blob][0], reach=reach),
         lambda blob: files[blob][0].size,
     )
     return {blob: _rest(*files[blob]) for blob in files if found[blob] is not None}
+
+
+def unseen(variants: Iterable[Variant]) -> dict[Path, int]:
+    """The same by size alone, without reading a byte: for who only looks."""
+    return {
+        blob: _rest(file, part)
+        for blob, (file, part) in _fetched(variants).items()
+        if not blob.exists() or blob.stat().st_size != file.size
+    }
 
 
 def require(
@@ -52,6 +57,15 @@ def require(
     )
     needed = {paths.hub_cache(): sum(absent.values()), paths.wheels_dir(): 2 * sum(heapq.nlargest(at_once, wheels))}
     disk.require(needed, HINT, free)
+
+
+def _fetched(variants: Iterable[Variant]) -> dict[Path, tuple[File, Path]]:
+    """Per blob that comes from elsewhere the file and its part."""
+    return {
+        cache.blob(variant, file): (file, cache.part(variant, file))
+        for variant in variants
+        for file in (variant.files if variant.origin.kind != "path" else ())
+    }
 
 
 def _rest(file: File, part: Path) -> int:

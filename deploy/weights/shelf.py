@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from deploy import digests
 from deploy.lockfile import File, Variant
 from deploy.weights import cache
 
@@ -33,8 +33,9 @@ class Entry:
 
     @cached_property
     def _git(self) -> str:
-        pointed = b"blob %d\0" % len(self._pointer) + self._pointer
-        return self.file.git or hashlib.sha1(pointed, usedforsecurity=False).hexdigest()
+        name = digests.git_blob(len(self._pointer))
+        name.update(self._pointer)
+        return self.file.git or name.hexdigest()
 
     def listed(self) -> dict[str, object]:
         """Its line in the tree. Without the content store's hash: there is no such store here."""

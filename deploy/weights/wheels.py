@@ -7,17 +7,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import zipfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from deploy import flock, output, paths, pip
+from deploy import digests, flock, output, paths, pip
 from deploy.errors import LockError, PlaceError
 from deploy.lockfile import SHA256, Wheel
-from deploy.weights.stop import Stop
+from deploy.stop import Stop
 
 CHUNK_BYTES = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -52,16 +51,11 @@ def _check(wheel: Wheel) -> None:
 
 def _finished(folder: Path, wheel: Wheel) -> Path | None:
     for path in folder.glob("*.whl"):
-        if _sha256(path) == wheel.sha256:
+        if digests.of_file(path) == wheel.sha256:
             return path
         output.warn(f"the wheel {_name(wheel)} lay here with another hash: removed, and fetched again")
         path.unlink()
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(folder: Path, wheel: Wheel, arriving: Callable[[float], None], stop: Stop) -> Path:
@@ -80,7 +74,7 @@ def _fetch(folder: Path, wheel: Wheel, arriving: Callable[[float], None], stop: 
     wheels = list(scratch.glob("*.whl"))
     if code or len(wheels) != 1:
         raise _failure(wheel, said, code)
-    if (found := _sha256(wheels[0])) != wheel.sha256:
+    if (found := digests.of_file(wheels[0])) != wheel.sha256:
         raise _other_hash(wheel, found)
     path = wheels[0].replace(folder / wheels[0].name)
     shutil.rmtree(scratch, ignore_errors=True)

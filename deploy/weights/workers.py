@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
-from deploy.weights.stop import Stop
+from deploy.stop import Stop
 
 GRACE_S = 1.0
 """So long a thread has to end of itself. One that sits in a name lookup or waits for a file lock cannot."""

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
@@ -23,8 +23,8 @@ from deploy.errors import PlaceError
 from deploy.hub.client import Question
 from deploy.hub.errors import shown
 from deploy.lockfile import File, Variant
+from deploy.stop import Stop
 from deploy.weights import cache
-from deploy.weights.stop import Stop
 
 if TYPE_CHECKING:
     from hf_xet import XetConfig, XetDownloadStreamGroup, XetSession  # type: ignore[import-untyped]
@@ -68,8 +68,7 @@ class Xet:
 
     @property
     def name(self) -> str:
-        # Before the @ there may be a password.
-        return f"xet {urlsplit(self.endpoint).netloc.rpartition('@')[2] or self.endpoint}"
+        return f"xet {transport.host(self.endpoint)}"
 
     def open(self, variant: Variant, file: File, offset: int) -> Generator[bytes, None, None]:
         """The file's bytes from ``offset``, in chunks of at most 1 MiB. Raises PlaceError: what, and why not; Stopped.

@@ -23,7 +23,7 @@ from deploy.errors import OwnweightsError
 from deploy.hardware import Hardware
 from deploy.lockfile import File, Lock, Variant, inputs_digest, tree_digest
 from deploy.neighbours import Neighbour
-from deploy.weights import cache
+from deploy.weights import cache, verify
 from tests.deploy import boxes
 from tests.deploy.boxes import GB, StubEngine
 from tests.hubserver import hub
@@ -76,6 +76,7 @@ class Bench:
         blob.parent.mkdir(parents=True)
         blob.write_bytes(WEIGHTS)
         cache.link(self.variant)
+        assert not verify.check(self.variant)
         return blob
 
     def context(self) -> Context:
@@ -211,6 +212,9 @@ def test_weights_missing_right_changed_and_joined_by_a_stranger(bench: Bench) ->
     assert (verdict.status, verdict.hint) == ("fail", f"rm -r '{stray}'")
     stray.unlink()
     blob.write_bytes(b"The weights")
+    verdict = bench.ask("weights")
+    assert (verdict.status, verdict.seen, verdict.hint) == ("warn", "unproved: weights.gguf", "ownweights verify")
+    blob.write_bytes(b"The other weights")
     verdict = bench.ask("weights")
     assert (verdict.status, verdict.hint) == ("fail", "ownweights pull")
     assert "`weights.gguf` changed" in verdict.seen

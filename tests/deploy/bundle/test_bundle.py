@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import bundle, cli, environment, lockfile, paths
+from deploy import bundle, cli, digests, environment, lockfile, paths
 from deploy.bundle import Member, packing, pieces, unpacking
 from deploy.bundle.packing import Source
 from deploy.changes import history
@@ -229,7 +229,7 @@ def test_its_wheels_make_an_environment_without_an_index(
 ) -> None:
     requirements = tmp_path / "requirements.txt"
     toy = (tmp_path / "index" / "toy-1.0-py3-none-any.whl").read_bytes()
-    requirements.write_text(f"toy==1.0 --hash=sha256:{bundle.sha256(toy)}\n")
+    requirements.write_text(f"toy==1.0 --hash=sha256:{digests.of_bytes(toy)}\n")
     shutil.rmtree(tmp_path / "index")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -333,7 +333,7 @@ def made(path: Path, *members: tuple[str, bytes], lock: str | None = None) -> Pa
     """A bundle with these members behind the lock and the wishes, all hashes right."""
     text = lockfile.write(lock_of(VARIANT)).encode()
     content = [("models.lock", text), ("models.toml", WISHES), *members]
-    listed = [Member(name=name, size=len(data), sha256=bundle.sha256(data)) for name, data in content]
+    listed = [Member(name=name, size=len(data), sha256=digests.of_bytes(data)) for name, data in content]
     manifest = bundle.encode(bundle.manifest(lock or lock_of(VARIANT).digest, listed))
     with path.open("wb") as file:
         for name, data in [(bundle.MANIFEST, manifest), *content]:

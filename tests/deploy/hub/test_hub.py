@@ -239,8 +239,12 @@ def test_a_running_hub_is_reachable_and_asked_without_the_token(server, monkeypa
 
 
 def test_what_does_not_answer_is_not_reachable(server):
+    hub.reachable()
+    hub._reached.clear()
+    before = len(server.requests)
     server.fault("*", stall=True)
-    assert not hub.reachable(timeout_s=0.1)
+    assert not hub.reachable(timeout_s=1.0)
+    assert len(server.requests) == before + 1, "it was asked"
 
 
 @pytest.mark.parametrize(("status", "expected"), [(403, False), (407, False), (503, False), (404, True), (429, True)])

@@ -9,10 +9,10 @@ from itertools import count
 import pytest
 
 from deploy.errors import PlaceError
+from deploy.stop import Stop, Stopped
 from deploy.weights import download
 from deploy.weights.download import Again, Pace, Patience
 from deploy.weights.places import Hub
-from deploy.weights.stop import Stop, Stopped
 from tests import hubserver, locked
 from tests.hubserver import Repo
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from deploy import flock
+from deploy.stop import Stop, Stopped
 from deploy.weights.part import Part
-from deploy.weights.stop import Stop, Stopped
 from tests import locked
 from tests.hubserver import Repo
 

@@ -589,14 +589,16 @@ def test_unfinished_blobs_that_no_lock_names_are_swept_and_said(
 ) -> None:
     folder = cache.folder(VARIANT) / "blobs"
     folder.mkdir(parents=True)
-    for name in ("gone.part", "other.part", "held.part", "etag.1234.incomplete"):
+    gone, other, held = (f"{digit * 64}.part" for digit in "abc")
+    foreign = {"model.part", "etag.1234.incomplete"}
+    for name in (gone, other, held, *foreign):
         (folder / name).write_bytes(b"x" * 2000)
-    with flock.held(folder / "held.part"):
-        puller.pull((VARIANT,), keep=frozenset({"other"}))
+    with flock.held(folder / held):
+        puller.pull((VARIANT,), keep=frozenset({"b" * 64}))
     left = {path.name for path in folder.iterdir()}
-    assert left == {FILE.sha256, "other.part", "held.part", "etag.1234.incomplete"}
+    assert left == {FILE.sha256, other, held} | foreign
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("removed")]
-    assert said == [f"removed `{folder / 'gone.part'}`: 2 kB of a file that the lock no longer names"]
+    assert said == [f"removed `{folder / gone}`: 2 kB of a file that the lock no longer names"]
 
 
 def test_what_is_pulled_now_is_no_leftover(server: hubserver.Hub) -> None:

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
+from deploy.stop import Stop, Stopped
 from deploy.weights import workers
-from deploy.weights.stop import Stop, Stopped
 
 
 def test_results_carry_the_number_of_their_job() -> None:
@@ -61,7 +61,8 @@ def test_no_failure_is_taken_for_the_end(kind: type[BaseException]) -> None:
         raise kind("of the job")
 
     jobs = iter(workers.run([fail], count=1, stop=Stop()))
-    with pytest.raises((kind, RuntimeError)):
+    # A generator may not let StopIteration through.
+    with pytest.raises(RuntimeError if kind is StopIteration else kind):
         next(jobs)
 
 

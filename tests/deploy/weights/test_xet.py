@@ -18,9 +18,9 @@ import pytest
 
 from deploy.errors import PlaceError, WeightsError
 from deploy.lockfile import File
+from deploy.stop import Stop, Stopped
 from deploy.weights import cache, puller, xet
 from deploy.weights.part import Part
-from deploy.weights.stop import Stop, Stopped
 from deploy.weights.xet import Xet
 from tests import hubserver, locked, xetstore
 from tests.hubrepo import Repo
