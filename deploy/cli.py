@@ -125,10 +125,6 @@ def run(args: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         output.say("interrupted")
         return 130
-    except BrokenPipeError:
-        # The reader left (`ownweights ps | head -1`): nothing to say, and nobody to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         return _failed(from_system(error))
     except Exception as error:  # noqa: BLE001  # the edge of the process: what gets here is a mistake of ours

@@ -23,8 +23,11 @@ _warned: set[str] = set()
 
 
 def data(text: str) -> None:
-    """One line of data."""
-    print(text, flush=True)
+    """One line of data. A reader that has left (`| head -1`) is no failure, and hears no more."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def dump(value: object) -> None:
@@ -42,8 +45,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def say(text: str) -> None:
     """Progress of the work, for the person who watches."""
-    # In one piece, because threads of a pull speak at the same time.
-    print(f"{text}\n", end="", file=sys.stderr, flush=True)
+    # In one piece, because threads of a pull speak at the same time. Without a stderr, print would take stdout.
+    if sys.stderr is not None:
+        print(f"{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def warn(text: str, *, about: str | None = None) -> None:

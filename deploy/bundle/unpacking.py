@@ -33,6 +33,8 @@ class Unpacked(msgspec.Struct, frozen=True, kw_only=True):
     lock: str
     models: tuple[str, ...]
     """Of which weights are here now."""
+    left_out: tuple[str, ...]
+    """In the lock, and none of their weights in the bundle."""
     blobs: int
     blobs_size: int
     wheels: int
@@ -64,10 +66,12 @@ def unpack(
     for variant in variants:
         cache.link(variant)
     _write(folder, lock, wishes, earlier, archive.name)
+    brought = {model.name for model in lock.models if any(variant in variants for variant in model.variants)}
     return Unpacked(
         manifest=archive.slots[0].member.sha256,
         lock=lock.digest,
-        models=tuple(model.name for model in lock.models if any(variant in variants for variant in model.variants)),
+        models=tuple(model.name for model in lock.models if model.name in brought),
+        left_out=tuple(model.name for model in lock.models if model.name not in brought),
         blobs=len(blobs),
         blobs_size=sum(file.size for _, file in blobs.values()),
         wheels=sum(_is_wheel(slot, archive) for slot in archive.slots),

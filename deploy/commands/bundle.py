@@ -30,9 +30,12 @@ def bundle() -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--split", metavar="SIZE", help="In pieces of at most this size: 4GB, 700MB, 2GiB.")
+@click.option("--variant", "key", metavar="KEY", help="This locked variant, for another kind of box; no engines.")
 @click.option("--no-engines", is_flag=True, help="Lock and weights only: no wheels of engines, nor our own.")
 @JSON
-def export(file: Path, names: tuple[str, ...], split: str | None, no_engines: bool, as_json: bool) -> None:
+def export(
+    file: Path, names: tuple[str, ...], *, split: str | None, key: str | None, no_engines: bool, as_json: bool
+) -> None:
     """Write lock, verified weights and wheels into FILE, a tar; only models NAME where some are named.
 
     Interrupted, it goes on where it ended. Keys and results never go in.
@@ -46,11 +49,15 @@ def export(file: Path, names: tuple[str, ...], split: str | None, no_engines: bo
     project = here()
     lock, decided = prepare.decide(project, engines(), box(), locked=True)
     planned = _planned(lock, decided, names)
-    variants = [prepare.variant_of(lock, model) for model in planned.models]
+    variants = (
+        prepare.locked_variants(lock, names, key)
+        if key
+        else tuple(prepare.variant_of(lock, model) for model in planned.models)
+    )
     for variant in variants:
         verify.refuse(variant)
     with output.progress() as progress:
-        core, wheels = ((), ()) if no_engines else _wheels(planned, progress)
+        core, wheels = ((), ()) if no_engines or key else _wheels(planned, progress)
         wishes = (project.folder / config.FILE).read_bytes()
         sources = packing.contents(
             lock, wishes, history.earlier(project.folder, lock), variants, core=core, wheels=wheels
@@ -72,7 +79,7 @@ def export(file: Path, names: tuple[str, ...], split: str | None, no_engines: bo
 def import_(file: Path, replace: bool, as_json: bool) -> None:
     """Verify FILE (or its pieces) and take it in: weights, wheels, then models.toml and models.lock, here.
 
-    Needs no network, nor does `ownweights deploy` after it.
+    Needs no network, nor does `ownweights deploy` after it where this box plans what the bundle holds.
     """
     from deploy.bundle import unpacking
 
@@ -83,6 +90,8 @@ def import_(file: Path, replace: bool, as_json: bool) -> None:
         return
     weights = f"{output.size(unpacked.blobs_size)} of weights in {unpacked.blobs} file(s)"
     output.say(f"taken in: {weights}, {unpacked.wheels} wheel(s); manifest sha256 {unpacked.manifest}")
+    for name in unpacked.left_out:
+        output.warn(f"`{name}` is in the lock, but none of its weights are in this bundle: a deploy will want them")
     output.say("next: ownweights deploy")
     for name in unpacked.models:
         output.data(name)

@@ -78,6 +78,11 @@ def endpoint() -> str:
 
 def address() -> str:
     """The endpoint as it may be shown: a mirror's user and password left out."""
+    try:
+        transport.origin(endpoint())
+    except PlaceError:
+        # No address of a web server: where a password in it ends is anybody's guess.
+        return endpoint().rpartition("@")[2]
     return transport.bare(endpoint())
 
 
@@ -114,11 +119,6 @@ def small_files(repo: str, commit: str, files: Iterable[RemoteFile]) -> dict[str
     calls = [partial(_whole, question, file) for file in wanted]
     contents = question.in_time(calls) if calls else []
     return {file.path: content for file, content in zip(wanted, contents, strict=True)}
-
-
-def head(repo: str, commit: str, file: RemoteFile, count_bytes: int) -> bytes:
-    """The first bytes of a file, or all of a shorter one: for headers, unproved. Raises PlaceError."""
-    return part(repo, commit, file, 0, min(count_bytes, file.size))
 
 
 def part(repo: str, commit: str, file: RemoteFile, start: int, stop: int) -> bytes:

@@ -40,9 +40,9 @@ def gguf(folder: Folder, paths: Sequence[str]) -> tuple[gguf_header.Header, Tens
     return found[0], added(header.tensors for header in found)
 
 
-def parameters(tensors: Tensors | None, *, packed: bool) -> int | None:
+def parameters(tensors: Tensors, *, packed: bool) -> int | None:
     """How many the model has, where its types say so: ``packed`` types of GGUF hold one per element."""
-    if tensors is None or not (packed or FLOATS.issuperset(tensors.elements)):
+    if not (packed or FLOATS.issuperset(tensors.elements)):
         return None
     return sum(tensors.elements.values()) or None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -77,3 +78,19 @@ def test_a_read_only_home_is_one_clear_error(
     seen = capsys.readouterr().err
     assert "error: no access: Permission denied (/home/x/.local)" in seen
     assert "hint: OWNWEIGHTS_HOME=" in seen
+
+
+def test_a_reader_that_leaves_is_no_failure_and_changes_no_exit_code(tmp_path: Path) -> None:
+    """As ``ownweights paths | head -1``, with the pipe closed before the first line."""
+    code = "import sys\nfrom deploy import cli\nsys.stdin.readline()\nsys.exit(cli.run(['paths']))\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

@@ -187,9 +187,9 @@ def test_a_body_longer_than_listed_is_not_read_to_its_end(server):
 
 def test_the_head_of_a_file_is_a_range(server):
     weights = hub.resolve("org/tiny", "main").file("model.safetensors")
-    assert hub.head("org/tiny", COMMIT, weights, 16) == WEIGHTS[:16]
+    assert hub.part("org/tiny", COMMIT, weights, 0, 16) == WEIGHTS[:16]
     assert server.requests[-1].range == "bytes=0-15"
-    assert hub.head("org/tiny", COMMIT, weights, 1 << 20) == WEIGHTS
+    assert hub.part("org/tiny", COMMIT, weights, 0, weights.size) == WEIGHTS
 
 
 def test_the_token_goes_to_the_endpoint(server, monkeypatch):
@@ -222,6 +222,20 @@ def test_no_error_shows_the_password_of_a_mirror(server, monkeypatch):
         assert "secret" not in f"{error} {error.hint}"
         assert error.where == server.url
         server.fault("*", status=500, headers={"Retry-After": "0"})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shown"),
+    [
+        ("https://a.mirror/hf@v2", "https://a.mirror/hf@v2"),
+        ("https://user:secret@a.mirror/hf@v2", "https://a.mirror/hf@v2"),
+        ("user:secret@a.mirror", "a.mirror"),
+        ("http://user:sec/ret@a.mirror", "a.mirror"),
+    ],
+)
+def test_the_address_is_shown_without_a_password(monkeypatch, endpoint, shown):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    assert hub.address() == shown
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])

@@ -129,10 +129,6 @@ def test_parameters(elements, packed, expected):
     assert headers.parameters(Tensors(count=1, elements=elements), packed=packed) == expected
 
 
-def test_parameters_of_what_was_not_counted():
-    assert headers.parameters(None, packed=False) is None
-
-
 def test_too_much_beside_the_weights_is_not_fetched(served):
     repository, server = served(Repo("org/x", files={f"{number}.json": b"{}" for number in range(1001)}))
     assert repository.read("7.json") == b"{}"
