@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from deploy import decoding
+from deploy.decoding import Undecodable
 from deploy.errors import ConfigError
 
 FILE = "models.toml"
@@ -91,7 +92,7 @@ TABLES: dict[str, type[Table]] = {
 def read(path: Path) -> Config:
     """Read and check a models.toml. Raises ConfigError naming the key, the rule and the nearest valid key."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(
             "no models.toml here", where=str(path), hint=f"printf '[[model]]\\nname = \"chat\"\\n' > {path}"
@@ -104,9 +105,9 @@ def read(path: Path) -> Config:
 def parse(text: str, *, where: str = FILE) -> Config:
     """The same, from text."""
     try:
-        tables = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}", where=where) from error
+        tables = decoding.tables(text, number=Decimal)
+    except Undecodable as error:
+        raise ConfigError(str(error), where=f"{where}:{error.line}" if error.line else where) from error
     _refuse_unknown(tables, where)
     if not tables.get("model"):
         raise ConfigError(

@@ -17,6 +17,8 @@ Printed as ``error: what (where)`` and ``hint: the exact command``; a traceback 
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 
 
 class OwnweightsError(Exception):
@@ -80,8 +82,9 @@ def from_system(error: OSError) -> OwnweightsError:
     """What the operating system refused, in our form: a read-only or foreign folder, a full disk."""
     where = str(error.filename) if error.filename else None
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        variable = _mover(where) if where else "OWNWEIGHTS_HOME"
         return UserError(
-            f"no access: {error.strerror}", where=where, hint="OWNWEIGHTS_HOME=/a/writable/folder ownweights deploy"
+            f"no access: {error.strerror}", where=where, hint=f"{variable}=/a/writable/folder ownweights deploy"
         )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
@@ -90,3 +93,14 @@ def from_system(error: OSError) -> OwnweightsError:
     return OwnweightsError(
         error.strerror or str(error), where=where, hint="OWNWEIGHTS_DEBUG=1 shows where this came from"
     )
+
+
+def _mover(where: str) -> str:
+    """The variable that moves this place."""
+    # Not at the top: it raises our errors.
+    from deploy import paths
+
+    if not Path(where).absolute().is_relative_to(paths.hub_cache()):
+        return "OWNWEIGHTS_HOME"
+    narrower = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return "HF_HUB_CACHE" if narrower else "HF_HOME"

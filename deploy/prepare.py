@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from deploy import atomic, environment, licence, output, paths, plan
+from deploy import atomic, environment, licence, output, paths, permission, plan
 from deploy.changes import history
 from deploy.engine import Engine
 from deploy.errors import LockError, UserError
@@ -14,7 +14,7 @@ from deploy.hardware import Hardware
 from deploy.lockfile import Lock, Variant
 from deploy.plan import Layout, ModelPlan, Plan
 from deploy.project import Project
-from deploy.weights import cache, places, puller, verify
+from deploy.weights import cache, places, puller, room, verify
 from deploy.weights.blob import Pulled
 from deploy.weights.places import Only
 
@@ -52,13 +52,14 @@ def prepare(
     only: Only | None = None,
 ) -> Deployment:
     """Everything up to, and not including, starting a process. Raises what any link raises."""
-    lock, decided = decide(project, engines, hardware, locked=locked)
-    project.save(lock, reason="deploy")
+    with project.changing():
+        lock, decided = decide(project, engines, hardware, locked=locked)
+        project.save(lock, reason="deploy")
     for planned in decided.models:
         licence.refuse(project.config, lock.model(planned.model), variant_of(lock, planned))
     variants = [variant_of(lock, planned) for planned in decided.models]
     for variant in variants:
-        verify.refuse(variant, only="changed")
+        verify.refuse(variant, only=("changed", "unreadable"))
     fetch(lock, decided, only=only)
     for variant in variants:
         verify.refuse(variant)
@@ -81,9 +82,15 @@ def prepare(
 def decide(
     project: Project, engines: tuple[Engine, ...], hardware: Hardware, *, locked: bool = False
 ) -> tuple[Lock, Plan]:
-    """The lock that fits models.toml, not written yet, and the plan on this hardware."""
+    """The lock that fits models.toml, not written yet, and the plan on this hardware.
+
+    Raises UserError where something would run that models.toml does not allow.
+    """
     lock = project.lock(hardware, engines, locked=locked)
-    return lock, plan.make(project.config, lock, hardware, engines, layout())
+    decided = plan.make(project.config, lock, hardware, engines, layout())
+    for planned in decided.models:
+        permission.refuse(project.config, lock.model(planned.model), variant_of(lock, planned))
+    return lock, decided
 
 
 def fetch(lock: Lock, decided: Plan, *, only: Only | None, names: tuple[str, ...] = ()) -> tuple[Pulled, ...]:
@@ -99,8 +106,9 @@ def fetch(lock: Lock, decided: Plan, *, only: Only | None, names: tuple[str, ...
 
 def fetch_variants(lock: Lock, variants: tuple[Variant, ...], *, only: Only | None) -> tuple[Pulled, ...]:
     """The same of variants that no plan has to want."""
-    for variant in variants:
-        announce(variant, only)
+    for number, variant in enumerate(variants):
+        if variant not in variants[:number]:
+            announce(variant, only)
     with output.progress() as progress:
         return puller.pull(variants, only=only, keep=_begun(lock), progress=progress)
 
@@ -145,7 +153,8 @@ def variant_of(lock: Lock, planned: ModelPlan) -> Variant:
 
 def announce(variant: Variant, only: Only | None) -> None:
     """What will be fetched, and from where, before the first byte."""
-    missing = puller.missing_bytes(variant)
+    # By size alone: the pull itself hashes what has no stamp, and shows how far it is.
+    missing = sum(room.unseen((variant,)).values())
     if missing:
         largest = max(variant.files, key=lambda file: file.size)
         names = ", ".join(place.name for place in places.of(variant, largest, only))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from deploy import __version__, atomic, config, lockfile, output
+from deploy import __version__, atomic, config, flock, lockfile, output
 from deploy.changes import history
 from deploy.config import Config
 from deploy.engine import Engine
@@ -35,6 +37,18 @@ class Project:
         for path in (self.folder / config.FILE, self.lock_path):
             digest.update(path.read_bytes() if path.exists() else b"")
         return digest.hexdigest()
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """One process at a time, from reading the lock to writing it: of two upgrades at once both are kept."""
+        path = history.list_file(self.folder).with_suffix(".flock")
+        with ExitStack() as stack:
+            # Without a state dir that can be written there is no history either, and its warning says so.
+            with suppress(OSError):
+                stack.enter_context(
+                    flock.held(path, waiting=f"another ownweights is changing {self.lock_path}: waiting")
+                )
+            yield
 
     def lock(
         self,

@@ -26,6 +26,14 @@ REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][\w./@+-]{0,254}", re.ASCII)
 PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]{0,127}")
 LICENCE = re.compile(r"[A-Za-z0-9(][A-Za-z0-9.+() -]{0,199}")
+PICKLE = re.compile(r".*\.(bin|pt|pth|ckpt|pkl|pickle)", re.IGNORECASE | re.DOTALL)
+"""What an engine may unpickle, which can run code: models.toml allows it for the format of that name only."""
+WEIGHTS = {
+    "safetensors": re.compile(r".*\.safetensors", re.DOTALL),
+    "gguf": re.compile(r".*\.gguf", re.DOTALL),
+    "pickle": PICKLE,
+}
+"""By format. An engine that finds none of them looks for others."""
 HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, and those that make a line look like another one."""
 
@@ -118,6 +126,7 @@ def _variant(variant: Variant, at: Steps) -> Iterator[Flaw]:
         yield Flaw((*at, "files"), f"{variant.key} has no files")
     yield from _files(variant.files, (*at, "files"))
     yield from _files(variant.code, (*at, "code"))
+    yield from _pickles(variant, at)
     yield from _code(variant, at)
     yield from _origin(variant.origin, (*at, "origin"))
     if variant.licence:
@@ -129,6 +138,8 @@ def _variant(variant: Variant, at: Steps) -> Iterator[Flaw]:
     yield from _match(DIGEST, variant.facts.chat_template, (*at, "facts", "chat-template"), "a sha256")
     for number, place in enumerate(variant.places):
         yield from _place(variant, place, (*at, "places", number))
+    if variant.files and not any(WEIGHTS[variant.format].fullmatch(file.path) for file in variant.files):
+        yield Flaw((*at, "format"), f"{variant.key} lists no file of that format")
 
 
 def _files(files: tuple[File, ...], at: Steps) -> Iterator[Flaw]:
@@ -144,6 +155,13 @@ def _files(files: tuple[File, ...], at: Steps) -> Iterator[Flaw]:
             yield Flaw((*at, index, "path"), f"`{path[:-1]}` is listed twice")
         elif path.startswith(above):
             yield Flaw((*at, index, "path"), f"`{path[:-1]}` lies in `{above[:-1]}`, which is a file")
+
+
+def _pickles(variant: Variant, at: Steps) -> Iterator[Flaw]:
+    """What the user has to allow hangs on the format, so only that one may bring them."""
+    for index, file in enumerate(variant.files):
+        if variant.format != "pickle" and PICKLE.fullmatch(file.path):
+            yield Flaw((*at, "files", index), f"`{file.path}` is a pickle, {variant.format} has none")
 
 
 def _sums(variant: Variant, at: Steps) -> Iterator[Flaw]:
@@ -169,6 +187,8 @@ def _origin(origin: Origin, at: Steps) -> Iterator[Flaw]:
     yield from _match(REPO, origin.repo, (*at, "repo"), "org/name")
     yield from _match(SHA1, origin.commit, (*at, "commit"), "40 hex digits")
     yield from _match(REVISION, origin.requested, (*at, "requested"), "a branch, tag or commit")
+    if origin.requested and SHA1.fullmatch(origin.requested) and origin.requested != origin.commit:
+        yield Flaw((*at, "commit"), f"`commit` is {origin.commit}, but the commit {origin.requested} was asked for")
     if origin.purl not in (None, f"pkg:huggingface/{origin.repo}@{origin.commit}"):
         yield Flaw((*at, "purl"), f"`{origin.purl}` names another repository or commit than this origin")
 

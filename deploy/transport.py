@@ -7,34 +7,47 @@ the hashing included (tests/speed/pull.py).
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import threading
+from base64 import b64encode
+from contextlib import ExitStack, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
 from deploy import __version__, output
 from deploy.errors import PlaceError
+from deploy.stop import Stop
 
 if TYPE_CHECKING:
     import ssl
 
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager
+    from urllib3.connection import HTTPConnection
 
 CONNECT_S, READ_S = 10, 15
+HEAD_S = 60.0
+"""For all that comes before a body, redirects included: a header can drip, each byte in time, for ever."""
 REDIRECTS = 10
 TOKEN = re.compile(r"[!-~]+")
 
 
-def get(url: str, headers: dict[str, str]) -> tuple[BaseHTTPResponse, str]:
+def get(url: str, headers: dict[str, str], stop: Stop) -> tuple[BaseHTTPResponse, str]:
     """The answer, its body still to be read, and the host that gave it. To be closed.
 
     Authorization is left out once a redirect leads to another scheme, host or port. Raises urllib3's HTTPError,
-    and PlaceError for an address that cannot be asked.
+    also where the body has not begun after ``HEAD_S``, PlaceError for an address that cannot be asked, and Stopped.
     """
+    with _Heads(stop) as heads:
+        return _followed(url, headers, heads)
+
+
+def _followed(url: str, headers: dict[str, str], heads: _Heads) -> tuple[BaseHTTPResponse, str]:
     for _ in range(REDIRECTS):
-        pool = _pool(url)
-        answer = pool.request("GET", url, headers=headers, redirect=False, retries=False, preload_content=False)
+        answer = heads.ask(_pool(url), url, headers)
         location = answer.get_redirect_location()
         if not location:
             return answer, urlsplit(url).netloc
@@ -46,6 +59,65 @@ def get(url: str, headers: dict[str, str]) -> tuple[BaseHTTPResponse, str]:
     raise PlaceError(f"{urlsplit(url).netloc} redirects and redirects")
 
 
+class _Heads:
+    """Requests whose answers must begin in time, or until they are stopped: http.client itself may never return."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+        self._connections: list[HTTPConnection] = []
+        self._ended = threading.Event()
+        self._ending = ExitStack()
+
+    def __enter__(self) -> _Heads:
+        timer = threading.Timer(HEAD_S, self._end)
+        timer.daemon = True
+        timer.start()
+        self._ending.callback(timer.cancel)
+        self._ending.enter_context(self._stop.waking(self._end))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.close()
+
+    def ask(self, manager: PoolManager, url: str, headers: dict[str, str]) -> BaseHTTPResponse:
+        """The head of one answer, whatever its status. Raises HTTPError, Stopped."""
+        from urllib3.exceptions import HTTPError, ProtocolError
+
+        pool = manager.connection_from_url(url)
+        self._watch(pool)
+        try:
+            answer = manager.request("GET", url, headers=headers, redirect=False, retries=False, preload_content=False)
+        except HTTPError:
+            if not self._ended.is_set():
+                raise
+        else:
+            # Of a head that was cut off http.client makes an answer too, with whatever had come.
+            if not self._ended.is_set():
+                return answer
+            answer.close()
+        self._stop.check()
+        raise ProtocolError(f"no answer within {HEAD_S:.0f} s")
+
+    def _watch(self, pool: HTTPConnectionPool) -> None:
+        made: Any = pool.ConnectionCls
+
+        def make(*args: Any, **options: Any) -> Any:
+            self._connections.append(connection := made(*args, **options))
+            return connection
+
+        pool.ConnectionCls = make  # type: ignore[assignment]  # of a class only the call is used
+
+    def _end(self) -> None:
+        self._ended.set()
+        for connection in list(self._connections):
+            # Within TLS through a proxy with TLS it is wrapped once more.
+            wire = getattr(connection.sock, "socket", connection.sock)
+            if isinstance(wire, socket.socket):
+                with suppress(OSError):
+                    # Not its own method: that of a TLS socket takes the decryption from under who reads.
+                    socket.socket.shutdown(wire, socket.SHUT_RDWR)
+
+
 def headers(address: str, *, token: bool) -> dict[str, str]:
     """What every request to an address carries: its own user and password, or else the Hub's token if it is meant.
 
@@ -53,13 +125,12 @@ def headers(address: str, *, token: bool) -> dict[str, str]:
     Raises PlaceError where huggingface_hub was told to stay offline.
     """
     from huggingface_hub import constants, get_token
-    from urllib3 import make_headers
 
     if constants.is_offline_mode():
         raise PlaceError("HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE")
     made = {"Accept-Encoding": "identity", "User-Agent": f"ownweights/{__version__}"}
-    if secret := _userinfo(address):
-        return made | make_headers(basic_auth=secret)
+    if secret := _basic(address):
+        return made | {"Authorization": secret}
     if token and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN and (found := get_token()):
         if not _is_private(address):
             output.warn(f"the Hub token is not sent to {host(address)}: it would go there in clear text", about="token")
@@ -138,8 +209,8 @@ def _pool(url: str) -> PoolManager:
     if not proxy or proxy_bypass(f"{host}:{port}"):
         return urllib3.PoolManager(**options)
     address = proxy if "://" in proxy else f"http://{proxy}"
-    if secret := _userinfo(address):
-        options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=secret)
+    if secret := _basic(address):
+        options["proxy_headers"] = {"Proxy-Authorization": secret}
     return urllib3.ProxyManager(bare(address), proxy_ssl_context=_tls(), **options)
 
 
@@ -151,6 +222,7 @@ def _tls() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-def _userinfo(url: str) -> str | None:
+def _basic(url: str) -> str | None:
+    """The address's user and password as a header says them: any bytes, where urllib3 takes only Latin-1."""
     found = urlsplit(url).netloc.rpartition("@")[0]
-    return unquote(found) or None
+    return f"Basic {b64encode(unquote_to_bytes(os.fsencode(found))).decode()}" if found else None

@@ -7,11 +7,14 @@ Source: the routes and headers that huggingface_hub 2.4 uses.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -30,6 +33,8 @@ from deploy.weights.shelf import Commit, Entry, Shelf
 PAGE = 1000
 """Entries per page of a file listing, as the Hub has it."""
 BACKLOG = 128
+HASHERS = 2
+"""Blobs that are hashed at the same time. The other requests have threads of their own."""
 GRACE_S = 2
 """So long a transfer may go on when the mirror is ended. Clients continue elsewhere, or later."""
 
@@ -46,6 +51,8 @@ class Mirror:
     def __init__(self, shelf: Shelf, page: int = PAGE) -> None:
         self._shelf = shelf
         self._page = page
+        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="hash")
+        self._proofs: dict[tuple[Path, tuple[int, ...]], asyncio.Future[str | None]] = {}
         model, content = "/api/models/{owner}/{name}", "/{owner}/{name}/resolve/{revision}/{path:path}"
         self.app = Starlette(
             routes=[
@@ -75,7 +82,9 @@ class Mirror:
         """All files below, whether or not ``recursive`` is asked for: folders are not listed."""
         listed = self._commit(request).listed(request.path_params.get("path", ""))
         cursor = request.query_params.get("cursor", "")
-        start = int(cursor) if cursor.isdecimal() else 0
+        start = _number(cursor, len(listed)) if cursor else 0
+        if start is None:
+            raise HTTPException(400, "the cursor is none of this listing")
         stop = start + self._page
         more = request.url.include_query_params(cursor=stop)
         return JSONResponse(listed[start:stop], headers={"Link": f'<{more}>; rel="next"'} if stop < len(listed) else {})
@@ -85,13 +94,28 @@ class Mirror:
         entry = commit.entries.get(path)
         if entry is None:
             raise _refusal("EntryNotFound", f"`{path}` of {commit.repo} is not in the lock")
-        # One stat where it is stamped; a file that was touched is hashed again, which must not hold up the others.
-        if wrong := await run_in_threadpool(verify.difference, entry.blob, entry.file):
+        if wrong := await self._wrong(entry):
             output.warn(f"`{path}` of {commit.repo} is not served: it is no longer as locked, but {wrong}", about=path)
             raise _refusal(
                 "EntryNotFound", f"`{path}` of {commit.repo} is no longer as it is locked, here on the mirror"
             )
         return Content(entry.blob, headers=_headers(commit, entry), media_type="application/octet-stream")
+
+    async def _wrong(self, entry: Entry) -> str | None:
+        """What is there instead of the locked bytes: one stat where it is stamped.
+
+        A blob that was touched is hashed again, once for all who ask for it meanwhile, and holds up nobody else.
+        """
+        state = await run_in_threadpool(entry.unproved)
+        if state is None:
+            return None
+        key = entry.blob, state
+        if key not in self._proofs:
+            loop = asyncio.get_running_loop()
+            self._proofs[key] = loop.run_in_executor(self._hashers, verify.difference, entry.blob, entry.file)
+            self._proofs[key].add_done_callback(lambda _: self._proofs.pop(key))
+        # One who leaves does not take it from the others.
+        return await asyncio.shield(self._proofs[key])
 
     def _commit(self, request: Request) -> Commit:
         repo, revision = "{owner}/{name}".format_map(request.path_params), request.path_params.get("revision", "main")
@@ -106,17 +130,17 @@ class Mirror:
 def listen(address: str) -> socket.socket:
     """A socket that listens on ``ADDR:PORT``; port 0: any. Raises UserError, and warns where others can reach it."""
     host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise UserError(f"`{address}` is no address to listen on", hint="--listen 127.0.0.1:8765")
+    host, number = host.strip("[]"), _number(port, 65535)
+    if not host or number is None:
+        raise UserError(f"`{address[:80]}` is no address to listen on", hint="--listen 127.0.0.1:8765")
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, int(port)))
+        listener.bind((host, number))
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        holder = ports.holder(host, int(port)) if error.errno == errno.EADDRINUSE else None
+        holder = ports.holder(host, number) if error.errno == errno.EADDRINUSE else None
         taken = f": {holder} has it" if holder else ""
         raise UserError(
             f"cannot listen: {error.strerror}{taken}", where=address, hint="ownweights mirror --listen 127.0.0.1:8766"
@@ -163,6 +187,14 @@ def serve(shelf: Shelf, listener: socket.socket) -> None:
     # uvicorn raises the signal that ended it once more: for a server that is no failure.
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _number(digits: str, most: int) -> int | None:
+    """None: it is none, or larger. Thousands of digits are nothing to int(), which refuses them."""
+    if not digits.isdecimal() or len(digits) > len(str(most)):
+        return None
+    found = int(digits)
+    return found if found <= most else None
 
 
 def _headers(commit: Commit, entry: Entry) -> dict[str, str]:

@@ -21,7 +21,7 @@ import re
 import sys
 import tarfile
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,8 @@ NAME = re.compile(
 BLOCK_BYTES = 512
 MANIFEST_BYTES = 64 << 20
 """More than any deployment's has: what claims to be longer is no manifest."""
+MEMBER_BYTES = 1 << 50
+MEMBERS = 100_000
 END = bytes(2 * BLOCK_BYTES)
 
 
@@ -46,7 +48,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One file of the archive."""
 
     name: str
-    size: int
+    size: Annotated[int, msgspec.Meta(ge=0, le=MEMBER_BYTES)]
     sha256: str
 
 
@@ -60,7 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The interpreter's cache tag: wheels are built for one."""
     lock: str
     """Digest of the lock's canonical form."""
-    members: tuple[Member, ...]
+    members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=MEMBERS)]
 
     @property
     def fits(self) -> bool:
@@ -129,7 +131,7 @@ def decode(text: bytes, where: str) -> Manifest:
         raise WeightsError(f"no bundle that this ownweights reads: {error}", where=where) from error
     names = [member.name for member in found.members]
     for member in found.members:
-        if not NAME.fullmatch(member.name) or not SHA256.fullmatch(member.sha256) or member.size < 0:
+        if not NAME.fullmatch(member.name) or not SHA256.fullmatch(member.sha256):
             raise WeightsError(f"the manifest has an impossible member `{member.name}`", where=where)
     if names[:2] != [LOCK, WISHES] or len(set(names)) != len(names):
         raise WeightsError("the manifest does not begin with the lock, or names a member twice", where=where)

@@ -77,7 +77,7 @@ def pack(
 ) -> Packed:
     """Write the bundle, whole or in pieces of ``piece`` bytes, or go on with it.
 
-    Raises UserError for too little room or another file of that name, WeightsError where a file's bytes are not
+    Raises UserError for too little room or other files of that name, WeightsError where a file's bytes are not
     those that were verified.
     """
     text = bundle.encode(bundle.manifest(lock.digest, (source.member for source in sources)))
@@ -88,18 +88,17 @@ def pack(
         if beginning.exists():
             pieces.part(beginning).unlink()
             return _there(beginning, base, slots, text)
-        archive = Writing(base, piece, bundle.size(slots))
-        if b"".join(archive.read(0, slots[0].end)) != slots[0].header + text + slots[0].padding:
-            archive.cut(0)
-        archive.cut(archive.length)
-        resumed = archive.length
         try:
+            archive = Writing(base, piece, bundle.size(slots))
+            if b"".join(archive.read(0, slots[0].end)) != slots[0].header + text + slots[0].padding:
+                archive.cut(0)
+            archive.cut(archive.length)
+            resumed = archive.length
             disk.require({base.absolute(): bundle.size(slots) - resumed}, "df -h  # then export to a larger disk", free)
             _fill(archive, slots, contents, progress)
             archive.finish()
         finally:
-            if not archive.length:
-                pieces.part(beginning).unlink(missing_ok=True)
+            _drop_empty(pieces.part(beginning))
     return _packed(archive.paths, slots, resumed)
 
 
@@ -165,7 +164,7 @@ def _there(beginning: Path, base: Path, slots: tuple[Slot, ...], text: bytes) ->
     """An export that is done already. Anything else of that name is the user's to remove."""
     found = Reading(beginning)
     same = b"".join(found.read(0, slots[0].stop)) == slots[0].header + text
-    if not same or found.gaps(bundle.size(slots)):
+    if not same or found.gaps(bundle.size(slots)) or found.length > bundle.size(slots):
         raise UserError(
             "another file lies there, or a bundle of another state",
             where=str(beginning),
@@ -173,6 +172,11 @@ def _there(beginning: Path, base: Path, slots: tuple[Slot, ...], text: bytes) ->
         )
     output.say(f"`{base}` is this bundle already")
     return _packed(found.paths, slots, bundle.size(slots))
+
+
+def _drop_empty(part: Path) -> None:
+    if part.exists() and not part.stat().st_size:
+        part.unlink()
 
 
 def _packed(paths: tuple[Path, ...], slots: tuple[Slot, ...], resumed: int) -> Packed:

@@ -19,6 +19,8 @@ CHUNK_BYTES = 1 << 20
 LEAST_BYTES = 1_000_000
 """Of a piece: smaller ones are a slip of the pen."""
 MOST = 1000
+SHOWN = 10
+"""So many missing pieces are named."""
 UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "kiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?B)")
 NUMBERED = re.compile(r"(.+)\.\d{3}")
@@ -36,7 +38,12 @@ def size(text: str) -> int:
 
 
 def first(base: Path, piece: int | None) -> Path:
-    """The file that begins an archive in pieces of that size; None: in one."""
+    """The file that begins an archive in pieces of that size; None: in one. Raises UserError for a piece's own name."""
+    if NUMBERED.fullmatch(base.name):
+        raise UserError(
+            f"`{base.name}` ends like a piece of a bundle, and would be read as one",
+            hint=f"ownweights bundle export '{base}.tar'",
+        )
     return base if piece is None else numbered(base, 0)
 
 
@@ -49,11 +56,17 @@ def part(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
+def numbers(base: Path) -> list[int]:
+    """Of the pieces that lie there."""
+    return [number for number in range(MOST) if numbered(base, number).exists()]
+
+
 class Writing:
     """The archive while it is written, from where it ended: ``length`` bytes are there.
 
-    ``piece`` is the size of a piece, None: one file. ``total`` is how long it will be. Raises UserError for too many
-    pieces. The caller holds a lock on the part of the first.
+    ``piece`` is the size of a piece, None: one file. ``total`` is how long it will be. Raises UserError, with nothing
+    changed, for too many pieces, or where files lie that would be taken for pieces of this one. The caller holds a lock
+    on the part of the first.
     """
 
     def __init__(self, base: Path, piece: int | None, total: int) -> None:
@@ -64,10 +77,15 @@ class Writing:
             raise UserError(f"{count} pieces are too many: at most {MOST}", hint="--split with a larger size")
         self.paths = tuple(numbered(base, i) for i in range(count)) if piece else (base,)
         self._parts = tuple(map(part, self.paths))
-        for path in self.paths:
-            # From a ``finish`` that was interrupted.
-            if path.exists():
-                path.replace(part(path))
+        there = [path for path in (base, *(numbered(base, i) for i in numbers(base))) if piece and path.exists()]
+        if there and not self._half_finished(there, total):
+            raise UserError(
+                f"{len(there)} file(s) of another bundle lie there, and would be taken for pieces of this one",
+                where=str(there[0]),
+                hint=f"rm '{base}'*  # or export to another name",
+            )
+        for path in there:
+            path.replace(part(path))
         self.length = self._found()
 
     def append(self, data: bytes) -> None:
@@ -104,6 +122,17 @@ class Writing:
         for left in (*self._base.parent.glob(f"{glob.escape(self._base.name)}.[0-9][0-9][0-9].part"), part(self._base)):
             left.unlink(missing_ok=True)
 
+    def _half_finished(self, there: list[Path], total: int) -> bool:
+        """Whether a ``finish`` was interrupted: the last pieces have their names, the others not yet, all are whole."""
+        begun = len(self.paths) - len(there)
+        found = (*self._parts[:begun], *self.paths[begun:])
+        sizes = [min(self._piece, total - number * self._piece) for number in range(len(found))]
+        return (
+            there == list(self.paths[begun:])
+            and not any(path.exists() for path in self._parts[begun:])
+            and sizes == [path.stat().st_size if path.exists() else None for path in found]
+        )
+
     def _found(self) -> int:
         """Bytes in a row: behind a piece that is not full, or was one of another size, nothing counts."""
         length = 0
@@ -125,30 +154,39 @@ class Reading:
         numeral = NUMBERED.fullmatch(path.name)
         self.base = path.with_name(numeral[1]) if numeral else path
         self._split = numeral is not None or not path.exists()
-        numbers = [i for i in range(MOST) if numbered(self.base, i).exists()] if self._split else [0]
-        if 0 not in numbers:
+        there = numbers(self.base) if self._split else [0]
+        if 0 not in there:
             raise _absent(path, self.base)
-        self.paths = tuple(numbered(self.base, i) for i in range(numbers[-1] + 1)) if self._split else (path,)
+        self.pieces = len(there)
+        self.paths = tuple(numbered(self.base, i) for i in range(there[-1] + 1)) if self._split else (path,)
         self._sizes = tuple(found.stat().st_size if found.exists() else None for found in self.paths)
-        self._piece = max(1, *(count for count in self._sizes if count is not None))
+        counts = [count for count in self._sizes if count is not None]
+        self._piece, self.length = max(1, *counts), sum(counts)
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """Chunks of at most 1 MiB; fewer bytes than asked for where a gap begins."""
         return _chunks(self.paths, self._piece, start, stop)
 
     def gaps(self, total: int) -> list[str]:
-        """What an archive of that many bytes lacks, by name."""
-        full = total // self._piece if self._split else 0
-        wanted = [self._piece] * full + ([total - full * self._piece] if total > full * self._piece else [])
+        """What an archive of that many bytes lacks, by name, for people.
+
+        How large its pieces are stands nowhere: as large as the largest here, where there is more than one.
+        """
+        piece = self._piece if self._split else total
+        count = -(-total // piece)
+        if count > MOST or (count > 1 and self.pieces == 1):
+            return [f"{self.length} of {total} bytes are here, in {self.pieces} piece(s); how many follow is not known"]
         missing = []
-        for number, expected in enumerate(wanted):
+        for number in range(count):
             path = numbered(self.base, number) if self._split else self.base
+            expected = min(piece, total - number * piece)
             found = self._sizes[number] if number < len(self._sizes) else None
             if found is None:
                 missing.append(f"`{path.name}` is missing, {expected} bytes")
             elif found < expected:
                 missing.append(f"`{path.name}` lacks {expected - found} of {expected} bytes")
-        return missing
+        more = len(missing) - SHOWN
+        return [*missing[:SHOWN], f"and {more} more"] if more > 0 else missing
 
 
 def _chunks(paths: tuple[Path, ...], piece: int, start: int, stop: int) -> Iterator[bytes]:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+WISHES_BYTES = 1 << 20
+BEFORE = f"{WISHES}.before-import"
+"""The models.toml that was replaced, comments and all: no lock holds it."""
+
+
 class Unpacked(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle brought. ``manifest`` is the sha256 that its export printed."""
 
@@ -39,6 +44,8 @@ class Unpacked(msgspec.Struct, frozen=True, kw_only=True):
     blobs_size: int
     wheels: int
     """0 where they are for another platform or Python."""
+    kept: str | None
+    """Where the models.toml is now that was replaced."""
 
 
 def unpack(
@@ -55,31 +62,33 @@ def unpack(
     too little room or a lock that is another one, before anything is written.
     """
     archive = Archive(path)
-    lock, wishes = _lock(archive), archive.text(archive.slots[2])
+    lock, wishes = _lock(archive), archive.text(archive.wishes, WISHES_BYTES)
     config.parse(wishes, where=f"{WISHES} in {archive.name}")
     _refuse_other(folder, lock, wishes, replace=replace)
     blobs = _blobs(archive, lock)
     _warn(archive)
     _require_room(archive, blobs, free)
-    earlier = _take_all(archive, blobs, progress)
     variants = [variant for model in lock.models for variant in model.variants if _is_in(variant, archive)]
-    for variant in variants:
-        cache.link(variant)
-    _write(folder, lock, wishes, earlier, archive.name)
+    with cache.used():
+        earlier = _take_all(archive, blobs, progress)
+        for variant in variants:
+            cache.link(variant, variants)
+        kept = _write(folder, lock, wishes, earlier, archive.name)
     brought = {model.name for model in lock.models if any(variant in variants for variant in model.variants)}
     return Unpacked(
-        manifest=archive.slots[0].member.sha256,
+        manifest=archive.digest,
         lock=lock.digest,
         models=tuple(model.name for model in lock.models if model.name in brought),
         left_out=tuple(model.name for model in lock.models if model.name not in brought),
         blobs=len(blobs),
         blobs_size=sum(file.size for _, file in blobs.values()),
         wheels=sum(_is_wheel(slot, archive) for slot in archive.slots),
+        kept=str(kept) if kept else None,
     )
 
 
 def _lock(archive: Archive) -> Lock:
-    text = archive.text(archive.slots[1])
+    text = archive.text(archive.lock, lockfile.MOST_BYTES)
     lock = lockfile.parse(text, where=f"{LOCK} in {archive.name}")
     if lock.digest != archive.manifest.lock:
         raise WeightsError(
@@ -98,7 +107,8 @@ def _refuse_other(folder: Path, lock: Lock, wishes: str, *, replace: bool) -> No
             f"another {name} lies here: sha256 {digests.of_file(path)}, "
             f"the bundle's is {digests.of_bytes(text.encode())}",
             where=str(path),
-            hint="the same command with --replace (`ownweights history` keeps the lock), or from an empty folder",
+            hint=f"the same command with --replace (`ownweights history` keeps the lock, {BEFORE} the wishes), "
+            "or from an empty folder",
         )
 
 
@@ -169,7 +179,7 @@ def _take_all(archive: Archive, blobs: dict[str, tuple[Variant, File]], progress
         if progress and task is not None:
             progress.update(task, completed=position)
 
-    for slot in archive.slots[3:]:
+    for slot in archive.rest:
         name = slot.member.name
         try:
             if name in blobs:
@@ -177,7 +187,9 @@ def _take_all(archive: Archive, blobs: dict[str, tuple[Variant, File]], progress
             elif _is_wheel(slot, archive):
                 _take_wheel(archive, slot)
             elif name.startswith(HISTORY):
-                earlier.append(lockfile.parse(archive.text(slot), where=f"{name} in {archive.name}"))
+                earlier.append(
+                    lockfile.parse(archive.text(slot, lockfile.MOST_BYTES), where=f"{name} in {archive.name}")
+                )
             else:
                 # `core/`, for those who begin with tar; wheels that do not fit. Damage is told all the same.
                 for _ in archive.proved(slot):
@@ -226,8 +238,7 @@ def _fill(archive: Archive, slot: Slot, part: Part, reach: Callable[[int], None]
     if began:
         _fill(archive, slot, part, reach)
         return
-    expected, _, found = wrong.removeprefix("expected ").partition(", found ")
-    raise archive.damaged(slot, expected, found)
+    raise archive.damaged(f"`{slot.member.name}`", wrong)
 
 
 def _wheel(slot: Slot) -> Path:
@@ -250,16 +261,31 @@ def _take_wheel(archive: Archive, slot: Slot) -> None:
         beside.unlink(missing_ok=True)
 
 
-def _write(folder: Path, lock: Lock, wishes: str, earlier: list[Lock], name: str) -> None:
-    """Last of all. What lay here goes into the history, then what the bundle's project had before."""
-    path = folder / LOCK
+def _write(folder: Path, lock: Lock, wishes: str, earlier: list[Lock], name: str) -> Path | None:
+    """Last of all; where the models.toml that lay here is now.
+
+    What lay here comes right before the new lock in the history: it is what a rollback leads to, and its weights stay.
+    """
+    path, imported = folder / LOCK, f"imported from {name}"
+    known = {entry.digest for entry in history.entries(folder)}
+    for older in earlier:
+        if older.digest not in known:
+            history.keep(folder, older, imported)
     if path.exists():
         try:
             history.keep(folder, lockfile.read(path), history.FOUND)
         except LockError as error:
             output.warn(f"the lock that lay here is not kept: {error}")
-    known = {entry.digest for entry in history.entries(folder)}
-    for kept in (*(kept for kept in earlier if kept.digest not in known), lock):
-        history.keep(folder, kept, f"imported from {name}")
+    history.keep(folder, lock, imported)
+    kept = _keep_wishes(folder, wishes)
     atomic.write(folder / WISHES, wishes.encode())
     atomic.write(path, lockfile.write(lock).encode())
+    return kept
+
+
+def _keep_wishes(folder: Path, wishes: str) -> Path | None:
+    path, beside = folder / WISHES, folder / BEFORE
+    if not path.exists() or (content := path.read_bytes()) == wishes.encode():
+        return None
+    atomic.write(beside, content)
+    return beside

@@ -19,7 +19,7 @@ from deploy.errors import LockError, PlaceError
 from deploy.hub import RemoteFile, Snapshot
 from deploy.lockfile import File, Variant
 from deploy.resolving import facts, gguf_header
-from deploy.resolving.folder import Repository
+from deploy.resolving.folder import Repository, beginning
 from deploy.resolving.gguf_header import Stream
 from deploy.weights import cache
 
@@ -71,7 +71,7 @@ class Contents:
             return
         file = min(ggufs, key=lambda file: file.path)
         for here in self._here(file):
-            with suppress(OSError), here.open("rb") as stream:
+            with suppress(OSError), beginning(here) as stream:
                 yield _header(stream)
         snapshot = self._snapshot()
         self._remote(snapshot, file)

@@ -69,25 +69,17 @@ def keep(folder: Path, lock: Lock, reason: str) -> None:
 
     Not being able to is a warning: the lock itself is the project's, not the state dir's.
     """
-    entry = Entry(digest=lock.digest, at=int(time.time()), reason=reason, inputs=lock.inputs)
     try:
-        with flock.held(guard()):
-            known = _read(list_file(folder), folder)
-            _keep(entry.digest, lock)
-            if not known.entries or known.entries[-1].digest != entry.digest:
-                _write(msgspec.structs.replace(known, entries=(*known.entries, entry)))
-    except OSError as error:
-        output.warn(
-            f"`{entry.reason}` is not in the history and cannot be rolled back to: {error.strerror} ({error.filename})",
-            about="history",
-        )
+        _add(folder, lock, reason)
+    except LockError as error:
+        _warn_of_gap(reason, str(error))
 
 
 def notice(folder: Path) -> None:
     """Keep the lock that lies in the folder now, if it is a sound one: we need not have put it there."""
     path = folder / lockfile.FILE
     with contextlib.suppress(LockError):
-        keep(folder, lockfile.read(path), FOUND)
+        _add(folder, lockfile.read(path), FOUND)
 
 
 def entries(folder: Path) -> tuple[Entry, ...]:
@@ -165,6 +157,23 @@ def trim(count: int) -> None:
             runs = groupby(left, key=lambda entry: entry.digest)
             if len(left) < len(known.entries):
                 _write(msgspec.structs.replace(known, entries=tuple(next(run) for _, run in runs)))
+
+
+def _add(folder: Path, lock: Lock, reason: str) -> None:
+    """Raises LockError where the list is damaged."""
+    entry = Entry(digest=lock.digest, at=int(time.time()), reason=reason, inputs=lock.inputs)
+    try:
+        with flock.held(guard()):
+            known = _read(list_file(folder), folder)
+            _keep(entry.digest, lock)
+            if not known.entries or known.entries[-1].digest != entry.digest:
+                _write(msgspec.structs.replace(known, entries=(*known.entries, entry)))
+    except OSError as error:
+        _warn_of_gap(reason, f"{error.strerror} ({error.filename})")
+
+
+def _warn_of_gap(reason: str, why: str) -> None:
+    output.warn(f"`{reason}` is not in the history and cannot be rolled back to: {why}", about="history")
 
 
 def _write(known: History) -> None:

@@ -72,9 +72,10 @@ def swapped(project: Project, lock: Lock, reason: str) -> Iterator[None]:
     calls it, follows what was known to work.
     """
     path, text = project.lock_path, lockfile.write(lock).encode()
-    before = path.read_bytes() if path.exists() else None
-    atomic.write(path, text)
-    history.keep(project.folder, lock, reason)
+    with project.changing():
+        before = path.read_bytes() if path.exists() else None
+        atomic.write(path, text)
+        history.keep(project.folder, lock, reason)
     try:
         yield
     except BaseException:

@@ -61,6 +61,8 @@ def weights(context: Context) -> Verdict:
     for variant, finding in findings:
         if finding.problem == "extra":
             return fail(str(finding), f"rm -r '{cache.snapshot(variant) / finding.path}'")
+        if finding.problem == "unreadable":
+            return fail(str(finding), f"ls -lL '{cache.snapshot(variant) / finding.path}'  # whose is it?")
         if finding.problem not in ("missing", "unproved"):
             return fail(str(finding), "ownweights pull")
     for problem, command in (("missing", "ownweights pull"), ("unproved", "ownweights verify")):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +47,8 @@ def licences(notice: Path | None, as_json: bool) -> None:
     project = here()
     lock = lockfile.read(project.lock_path)
     if notice is not None:
-        written = notices.export(lock, notice)
+        with _writing(notice):
+            written = notices.export(lock, notice)
         output.say(f"exported: {len(written)} file(s) in {notice}, begin with {notices.FILE}")
     served = [_served(project.config, model, variant) for model in lock.models for variant in model.variants]
     if as_json:
@@ -86,8 +89,20 @@ def sbom(file: Path | None) -> None:
     if file is None:
         output.data(text.rstrip("\n"))
     else:
-        atomic.write(file, text.encode())
+        with _writing(file):
+            atomic.write(file, text.encode())
         output.say(f"written: {file}")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raises UserError where a path of the user's cannot be written, whatever the name that failed."""
+    try:
+        yield
+    except OSError as error:
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "a file lies where a folder must be" if in_the_way else error.strerror
+        raise UserError(f"cannot write there: {why}", where=str(path), hint="name another path") from error
 
 
 def _served(config: Config, model: Model, variant: Variant) -> Served:

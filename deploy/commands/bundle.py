@@ -90,6 +90,8 @@ def import_(file: Path, replace: bool, as_json: bool) -> None:
         return
     weights = f"{output.size(unpacked.blobs_size)} of weights in {unpacked.blobs} file(s)"
     output.say(f"taken in: {weights}, {unpacked.wheels} wheel(s); manifest sha256 {unpacked.manifest}")
+    if unpacked.kept:
+        output.say(f"the models.toml that lay here is kept: {unpacked.kept}")
     for name in unpacked.left_out:
         output.warn(f"`{name}` is in the lock, but none of its weights are in this bundle: a deploy will want them")
     output.say("next: ownweights deploy")

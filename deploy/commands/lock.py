@@ -10,7 +10,7 @@ import click
 from deploy import output
 from deploy.cli import engines
 from deploy.commands.options import JSON, box, here
-from deploy.errors import WeightsError
+from deploy.errors import UserError, WeightsError
 
 if TYPE_CHECKING:
     from deploy.changes.drift import Drift
@@ -35,9 +35,10 @@ def lock(names: tuple[str, ...], upgrade: tuple[str, ...], accept_new_owner: boo
     project, only, upgraded = here(), frozenset(names), frozenset(upgrade)
     if check:
         return _check(project, only, as_json=as_json)
-    found = project.lock(box(), engines(), only=only, upgrade=upgraded, accept_new_owner=accept_new_owner)
-    _show_upgraded(project, found, upgraded)
-    changed = project.save(found, reason=" ".join(["lock", *(f"--upgrade {name}" for name in sorted(upgraded))]))
+    with project.changing():
+        found = project.lock(box(), engines(), only=only, upgrade=upgraded, accept_new_owner=accept_new_owner)
+        _show_upgraded(project, found, upgraded)
+        changed = project.save(found, reason=" ".join(["lock", *(f"--upgrade {name}" for name in sorted(upgraded))]))
     if as_json:
         output.dump(found)
         return 0
@@ -56,7 +57,8 @@ def drift(names: tuple[str, ...], as_json: bool) -> int:
     """What changed upstream since models were locked. Writes nothing; exit 3 where something did.
 
     The branch or tag that was asked for is looked up again. Commits that bring the same files under the same terms
-    are no change. `ownweights lock --upgrade NAME` takes over what is shown here.
+    are no change. `ownweights lock --upgrade NAME` takes over what is shown here. Where one model cannot be looked
+    up, the others are shown before the error.
     """
     from deploy import lockfile
     from deploy.changes import drift, drift_lines
@@ -64,15 +66,23 @@ def drift(names: tuple[str, ...], as_json: bool) -> int:
     project = here()
     locked = lockfile.read(project.lock_path)
     found: list[Drift] = []
+    failed: list[UserError] = []
     for model in [locked.model(name) for name in names] or locked.models:
         fixed = all(drift.is_fixed(variant) for variant in model.variants)
-        found += drift.of_model(model, model if fixed else project.upstream(model))
+        try:
+            found += drift.of_model(model, model if fixed else project.upstream(model))
+        except UserError as error:
+            failed.append(error)
     if as_json:
         output.dump(found)
     else:
         for one in found:
             for line in drift_lines.lines(one):
                 output.data(line)
+    for other in failed[1:]:
+        output.warn(str(other))
+    if failed:
+        raise failed[0]
     return WeightsError.exit_code if any(one.changes for one in found) else 0
 
 

@@ -34,12 +34,14 @@ def pull(names: tuple[str, ...], key: str | None, only: Only | None, locked: boo
 
     project, hardware = here(), box()
     if key is None:
-        found, decided = prepare.decide(project, engines(), hardware, locked=locked)
-        project.save(found)
+        with project.changing():
+            found, decided = prepare.decide(project, engines(), hardware, locked=locked)
+            project.save(found)
         pulled = prepare.fetch(found, decided, only=only, names=names)
     else:
-        found = project.lock(hardware, engines(), locked=locked)
-        project.save(found)
+        with project.changing():
+            found = project.lock(hardware, engines(), locked=locked)
+            project.save(found)
         pulled = prepare.fetch_variants(found, prepare.locked_variants(found, names, key), only=only)
     if as_json:
         output.dump(pulled)
@@ -58,7 +60,7 @@ def verify(names: tuple[str, ...], key: str | None, depth: Depth | None, as_json
     """Check locked files on disk, offline. Names each wrong, missing, extra or replaced file.
 
     What was hashed before and is unchanged since is not read again. Exit code 3 for anything that differs from the
-    lock, 1 where files are only missing or, with --quick, not hashed yet.
+    lock, 1 where files are only missing, cannot be read or, with --quick, were not hashed yet.
     """
     from deploy import lockfile
     from deploy.weights import verify

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from deploy import output
 from deploy.errors import LockError
 from deploy.lockfile import Facts
 from deploy.resolving import attention, gguf_header
@@ -22,6 +23,9 @@ LABEL = re.compile(
 UNKNOWN = "unknown"
 NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 """Of an architecture or a quantization method: what is not one is not known."""
+DECODED_BYTES = 4 << 20
+"""Of a configuration: with a thousand tokens of its own it takes 200 kB. Decoded, JSON can take twenty times as much
+memory as text. The vocabulary (tokenizer.json), which is longer, is not decoded."""
 TEMPLATE = "chat_template.jinja"
 PROCESSOR_TEMPLATE = "chat_template.json"
 TOKENIZER = "tokenizer_config.json"
@@ -100,9 +104,14 @@ def completed(found: Facts, known: Facts) -> Facts:
 
 
 def json_object(path: str, read: Callable[[str], bytes]) -> dict[str, Any]:
-    """Raises LockError where the file is something else, or nested beyond reason."""
+    """Raises LockError where the file is something else, or nested or long beyond reason."""
+    content = read(path)
+    if len(content) > DECODED_BYTES:
+        raise LockError(
+            f"`{path}` has {output.size(len(content))}, no configuration needs {output.size(DECODED_BYTES)}"
+        )
     try:
-        return msgspec.json.decode(read(path), type=dict[str, Any])
+        return msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise LockError(f"`{path}` is not a JSON object: {error}") from error
 

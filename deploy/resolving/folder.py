@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from deploy.hub import Snapshot
 from deploy.lockfile import File, Origin, Place
 from deploy.resolving import selection
 from deploy.resolving.gguf_header import Stream
+from deploy.soundness import is_safe
 
 PIECE_BYTES = 1 << 17
 """Holds the header of nearly every shard of safetensors."""
@@ -139,9 +140,13 @@ class Disk:
         """They are here."""
 
     def open(self, path: str) -> AbstractContextManager[Stream]:
-        return (self._folder / path).open("rb")
+        return beginning(self._folder / path)
 
     def files(self, paths: Sequence[str]) -> tuple[File, ...]:
+        if strange := next((path for path in paths if not is_safe(path)), None):
+            raise LockError(
+                f"{strange!r} cannot be the name of a locked file", where=str(self._folder), hint="rename it"
+            )
         total = sum(map(self.size, paths))
         if total > SLOW_BYTES:
             output.say(f"hashing {output.size(total)} in {self._folder}")
@@ -156,7 +161,7 @@ class Disk:
 
 
 class Pieces:
-    """A remote file's beginning, fetched in pieces that grow, as far as it is read."""
+    """A file's beginning, fetched in pieces that grow, as far as it is read."""
 
     def __init__(self, name: str, size: int, piece: Callable[[int, int], bytes]) -> None:
         self._name = name
@@ -182,6 +187,18 @@ class Pieces:
         """From the current position only (1)."""
         self._position += offset
         return self._position
+
+
+@contextmanager
+def beginning(path: Path) -> Iterator[Stream]:
+    """Of a file of this disk, of which no more is read than of one of the Hub: a header may come from anyone."""
+    with path.open("rb") as file:
+
+        def piece(start: int, stop: int) -> bytes:
+            file.seek(start)
+            return file.read(stop - start)
+
+        yield Pieces(path.name, path.stat().st_size, piece)
 
 
 def purl(repo: str, commit: str) -> str:

@@ -65,8 +65,18 @@ def lock(
         models=tuple(models),
         engines=tuple(engine_pin(engine) for engine in engines),
     )
-    # Through its own text: what is returned is what will be read again, and nothing unreadable is ever written.
-    return lockfile.parse(lockfile.write(made))
+    return _readable(made)
+
+
+def _readable(made: Lock) -> Lock:
+    """Through its own text: what is returned is what will be read again, and nothing unreadable is ever written."""
+    try:
+        return lockfile.parse(lockfile.write(made))
+    except LockError as error:
+        rule = error.message.removeprefix(lockfile.DAMAGED)
+        raise LockError(
+            f"what was found cannot be locked: {rule}", where="models.toml", hint="name another `source` for this model"
+        ) from error
 
 
 def _resolved(request: Request, choose: Choose) -> Model:

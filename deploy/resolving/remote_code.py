@@ -6,7 +6,7 @@ folder, so all of them count. Source: transformers' dynamic modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -16,7 +16,12 @@ from deploy.lockfile import File
 from deploy.resolving.facts import json_object
 
 CONFIG = "config.json"
-OTHERS = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
+OTHERS = (
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
 """Whose classes no engine brings: what they name must be run."""
 
 
@@ -38,7 +43,7 @@ def claims(paths: Collection[str], read: Callable[[str], bytes]) -> tuple[Claim,
         Claim(file=file, name=name)
         for file in (CONFIG, *OTHERS)
         if file in paths
-        for name in sorted(set(_names(json_object(file, read).get("auto_map"))))
+        for name in sorted(set(_all_names(json_object(file, read))))
     )
 
 
@@ -52,22 +57,23 @@ def needed(claimed: Sequence[Claim], architecture: str | None, known: Collection
     return tuple(claim for claim in claimed if claim.file != CONFIG or architecture not in known)
 
 
-def may_run(code: Sequence[File], claimed: Sequence[Claim], allowed: Sequence[str]) -> bool:
+def may_run(code: Sequence[File], claimed: Sequence[Claim], needed: Sequence[Claim], allowed: Sequence[str]) -> bool:
     """Whether to run the code: no where nothing needs it. Raises LockError where it is needed and not allowed.
 
-    ``allowed`` are the user's ``sha256:…``; every file must be among them.
+    ``allowed`` are the user's ``sha256:…``; every file must be among them. Engines know one switch for all claims,
+    so once one is needed, all are run and must be of files that are pinned.
     """
     hashes = {f"sha256:{file.sha256}" for file in code}
     for gone in sorted(set(allowed) - hashes):
         output.say(f"allow-remote-code names {gone}: no file of the repository has this hash (any more)")
-    if not claimed:
+    if not needed:
         return False
     _refuse_unpinnable(code, claimed)
     if not hashes.issubset(allowed):
         listed = "".join(f"\n  {file.path}  {file.size} bytes  sha256:{file.sha256}" for file in code)
         quoted = ", ".join(f'"{one}"' for one in sorted(hashes))
         raise LockError(
-            f"the repository brings code of its own that must be run ({_said(claimed)}):{listed}",
+            f"the repository brings code of its own that must be run ({_said(needed)}):{listed}",
             hint=f"read it; to allow exactly these files, in models.toml: allow-remote-code = [{quoted}]",
         )
     return True
@@ -87,6 +93,13 @@ def _refuse_unpinnable(code: Sequence[File], claimed: Sequence[Claim]) -> None:
 def _said(claimed: Sequence[Claim]) -> str:
     files = dict.fromkeys(claim.file for claim in claimed)
     return "; ".join(f"{file}: {', '.join(claim.name for claim in claimed if claim.file == file)}" for file in files)
+
+
+def _all_names(config: Mapping[str, object]) -> Iterator[str]:
+    """A multimodal model's parts are configured one level down, in ``text_config`` and the like."""
+    for table in (config, *(value for key, value in config.items() if key.endswith("_config"))):
+        if isinstance(table, dict):
+            yield from _names(table.get("auto_map"))
 
 
 def _names(auto_map: object) -> Iterator[str]:

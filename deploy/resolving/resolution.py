@@ -19,6 +19,7 @@ from deploy.resolving import facts, selection, source, variants
 from deploy.resolving.folder import Disk, Folder, Repository
 from deploy.resolving.selection import Format
 from deploy.resolving.source import Source
+from deploy.soundness import SHA1
 
 ALL: tuple[Format, ...] = ("safetensors", "gguf", "pickle")
 
@@ -40,12 +41,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         same = [origin for origin in locked if origin.repo == repo]
         # One repository can be named twice, at two revisions.
         origin = min(same, key=lambda origin: origin.requested != revision, default=None)
-        snapshot = hub.resolve(repo, origin.commit if origin and origin.commit else revision)
+        # A commit that is asked for is itself: what the lock says of it proves nothing.
+        commit = origin.commit if origin and not SHA1.fullmatch(revision) else None
+        snapshot = hub.resolve(repo, commit or revision)
         return Repository(msgspec.structs.replace(snapshot, requested=revision))
 
     def disk(self, name: str) -> Disk:
-        """A folder, or a GGUF file with the other parts of it. Raises LockError for a path that is neither."""
-        path = (self.base / Path(name).expanduser()).absolute()
+        """A folder, or a GGUF file with the other parts of it. Raises LockError for a path that is neither.
+
+        Raises ConfigError for the home of a user that there is not.
+        """
+        try:
+            path = (self.base / Path(name).expanduser()).absolute()
+        except RuntimeError as error:
+            raise ConfigError(f"`{name}`: this machine has no such user", hint="write the path without `~`") from error
         if path.is_dir():
             return Disk(path)
         if path.is_file() and path.suffix == ".gguf":

@@ -46,10 +46,13 @@ def formats(paths: Sequence[str]) -> tuple[Format, ...]:
 def safetensors(paths: Sequence[str], read: Callable[[str], bytes]) -> tuple[str, ...]:
     """The weights, and what an engine reads beside them. Only the top folder: below it lie other formats.
 
-    ``read`` fetches a small file. Raises LockError for an index that names a file which is not there.
+    ``read`` fetches a small file. Raises LockError for an index that names a file which is not there, or another
+    format's: nobody allowed those.
     """
     top = [path for path in paths if "/" not in path]
     weights = _indexed(INDEX, top, read) if INDEX in top else _single(top)
+    if foreign := sorted(path for path in weights - {INDEX} if not path.endswith(".safetensors")):
+        raise LockError(f"`{INDEX}` names files that are no safetensors: {', '.join(foreign[:NAMED])}")
     return tuple(sorted({*weights, *texts(top)}))
 
 

@@ -89,7 +89,7 @@ def _configured(
     code = folder.files(remote_code.scripts(folder.paths, claims))
     built_in = catalog.architectures() | attention.CLASSES
     needed = remote_code.needed(claims, described.facts.architecture, built_in)
-    runs = remote_code.may_run(code, needed, allowed)
+    runs = remote_code.may_run(code, claims, needed, allowed)
     files = (*folder.files(paths), *(code if runs else ()))
     return _variant(kind, folder, described, files=files, code=code, row=row, tensors=tensors)
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -19,10 +21,11 @@ from deploy.lockfile import File, Variant
 from deploy.stop import Stop
 from deploy.weights import cache, places, verify
 from deploy.weights.meter import Meter, Meters
-from deploy.weights.part import Part
+from deploy.weights.part import CHUNK_BYTES, Part, Shared
 from deploy.weights.places import Only, Place
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SHARED_TRIES = 3
 CACHE = "cache"
 """The place of a file that was there already."""
 
@@ -66,8 +69,16 @@ def fetch(variant: Variant, file: File, only: Only | None, meters: Meters, stop:
     """Have it, from the cache or the first place that gives it. What arrived is kept, whatever is raised.
 
     Raises WeightsError where a place gave other bytes than the locked ones and no other place could help; PlaceError
-    where no place could give them; UserError for a full disk; Stopped.
+    where no place could give them; UserError for a full disk, and for a file in its place that cannot be read; Stopped.
     """
+    for _ in range(SHARED_TRIES - 1):
+        with suppress(Shared):
+            return _fetch(variant, file, only, meters, stop)
+        stop.check()
+    return _fetch(variant, file, only, meters, stop)
+
+
+def _fetch(variant: Variant, file: File, only: Only | None, meters: Meters, stop: Stop) -> Pulled:
     blob, unfinished = cache.blob(variant, file), cache.part(variant, file)
     here = Pulled(path=entry(variant, file), place=CACHE)
 
@@ -80,9 +91,10 @@ def fetch(variant: Variant, file: File, only: Only | None, meters: Meters, stop:
         stop.check()
         wrong = difference()
         if wrong is None:
-            unfinished.unlink()
+            unfinished.unlink(missing_ok=True)
             return here
         if os.path.lexists(blob):
+            _refuse_unread(blob, file, stop)
             output.warn(f"`{file.path}` in the cache is {wrong}, not the locked sha256 {file.sha256}: removed")
             blob.unlink()
         part = Part(raw, file, stop)
@@ -90,8 +102,8 @@ def fetch(variant: Variant, file: File, only: Only | None, meters: Meters, stop:
             with meters.file(file, part.count) as meter:
                 place = _Filling(part, variant, file, meter, stop).from_any(only)
         finally:
-            if not part.count and file.size:
-                unfinished.unlink()
+            if not part.count and file.size and part.is_ours():
+                unfinished.unlink(missing_ok=True)
         with _room(part, file):
             sealed = part.seal(blob)
         verify.record(blob, file.sha256, sealed, place=place)
@@ -165,6 +177,26 @@ class _Filling:
         if wrong:
             self.part.restart()
         return wrong
+
+
+def _refuse_unread(blob: Path, file: File, stop: Stop) -> None:
+    """Raises UserError for what may be right, but cannot be read to know. It is not ours to remove."""
+    try:
+        with blob.open("rb", buffering=0) as content:
+            # Of another size it is wrong unread.
+            same_size = os.fstat(content.fileno()).st_size == file.size
+            while same_size and content.read(CHUNK_BYTES):
+                stop.check()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        path = shlex.quote(str(blob))
+        remedies = {errno.EACCES: f"sudo chmod a+r {path}", errno.EISDIR: f"rm -r {path}"}
+        raise UserError(
+            f"`{file.path}` in the cache cannot be read: {error.strerror}",
+            where=str(blob),
+            hint=remedies.get(error.errno or 0, f"rm {path}  # it is fetched again then"),
+        ) from error
 
 
 @contextmanager

@@ -13,19 +13,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from deploy import atomic, output, paths
-from deploy.errors import LockError
+from deploy import atomic, flock, output, paths
+from deploy.errors import LockError, UserError
 from deploy.lockfile import File, Variant
 
 BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 PART = re.compile(rf"({BLOB.pattern})\.part")
+READ = re.compile(r".*\.(safetensors|gguf|bin|pt|pth|ckpt|pkl|json|py|jinja|model|spm|txt|tiktoken)", re.IGNORECASE)
+"""What an engine may take for weights, configuration, tokenizer, template or code when it is handed a folder."""
 CACHEDIR_TAG = """\
 Signature: 8a477f597d28d172789f06886806bc55
 # A cache directory: what lies here can be fetched again. Tag as of the Cache Directory Tagging Specification.
 """
+
+
+def used() -> AbstractContextManager[None]:
+    """Nothing is removed from it while the block runs: what has been found here stays until it is linked."""
+    return flock.shared(paths.weights_lock_file(), waiting="weights are being removed by `gc`: waiting for it")
 
 
 def folder(variant: Variant) -> Path:
@@ -82,18 +90,19 @@ def source(variant: Variant, file: File) -> Path | None:
     """Where a file place says the file lies on this machine: the path itself, or under it where that is a folder."""
     for place in variant.places:
         if place.kind == "file" and place.path:
-            found = Path(place.path).expanduser().absolute()
+            found = paths.expanded(place.path)
             return found / file.path if found.is_dir() else found
     return None
 
 
-def strays(variant: Variant) -> Iterator[Path]:
-    """What lies in the snapshot folder beside the variant's own files and could reach an engine.
+def strays(variant: Variant, beside: Iterable[Variant] = ()) -> Iterator[Path]:
+    """What lies in the snapshot folder and could reach an engine, but belongs to none of these variants.
 
-    Other tools' links to other blobs of the same repository are no strays where an engine is handed a
-    single file, and .gguf files are none beside safetensors: the cache is shared.
+    The cache is shared: other tools' links to other blobs of the same repository are no strays if no engine reads such
+    files from a folder, or if it is handed a single file; .gguf files are none beside safetensors.
     """
-    base, ours = snapshot(variant), {snapshot(variant) / file.path for file in variant.files}
+    base = snapshot(variant)
+    ours = {snapshot(known) / file.path for known in (variant, *beside) for file in known.files}
     for root, folders, files in os.walk(base):
         for path in (Path(root, name) for name in (*folders, *files)):
             entry = path.is_symlink() or not path.is_dir()
@@ -111,32 +120,45 @@ def spot(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
-def link(variant: Variant) -> None:
+def link(variant: Variant, beside: Iterable[Variant] = ()) -> None:
     """Make the snapshot, last of all, once every blob is there. Writes only what differs.
 
-    Stray links are taken out (their blobs stay); stray files of their own are left for the user to judge.
+    Stray links are taken out (their blobs stay), but not those of the variants ``beside`` it; stray files of their own
+    are left for the user to judge.
     """
-    for stray in list(strays(variant)):
+    for stray in list(strays(variant, beside)):
         if stray.is_symlink():
             stray.unlink()
             output.say(f"unlinked `{stray}`: not in the lock (its content stays in the cache)")
     for file in variant.files:
         symlink(snapshot(variant) / file.path, blob(variant, file))
-    _keep(folder(variant) / "refs" / f"pinned-{commit(variant)[:12]}", commit(variant))
-    _keep(paths.hub_cache() / "CACHEDIR.TAG", CACHEDIR_TAG, replace=False)
+    try:
+        _keep(folder(variant) / "refs" / f"pinned-{commit(variant)[:12]}", commit(variant), scratch=folder(variant))
+        _keep(paths.hub_cache() / "CACHEDIR.TAG", CACHEDIR_TAG, replace=False)
+    except OSError as error:
+        # The weights are there, whoever owns the cache: only what protects them is not.
+        why = f"`{folder(variant)}` cannot be written ({error.strerror})"
+        output.warn(f"{why}: there is no ref that keeps `hf cache prune` away from these weights", about=why)
 
 
 def symlink(path: Path, target: Path) -> None:
-    """A relative link where both lie in the cache, else an absolute one; replaced in one step."""
+    """A relative link where both lie in the cache, else an absolute one; replaced in one step.
+
+    Raises UserError for a folder in its place.
+    """
     inside = target.is_relative_to(paths.hub_cache())
     wanted = os.path.relpath(target, path.parent) if inside else str(target)
     if path.is_symlink() and str(path.readlink()) == wanted:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(wanted)
-    beside.replace(path)
+    beside = atomic.temporary(path.parent)
+    try:
+        beside.symlink_to(wanted)
+        beside.replace(path)
+    except IsADirectoryError as error:
+        raise UserError("a folder is in the way of a file", where=str(path), hint=f"rm -r '{path}'") from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _tree(variant: Variant) -> str:
@@ -146,9 +168,10 @@ def _tree(variant: Variant) -> str:
 def _harmless(variant: Variant, path: Path) -> bool:
     target = hop(path)
     own = target is not None and target.parent == (folder(variant) / "blobs").resolve()
-    return own and (variant.format == "gguf" or path.suffix == ".gguf")
+    return own and (variant.format == "gguf" or path.suffix == ".gguf" or not READ.fullmatch(path.name))
 
 
-def _keep(path: Path, text: str, *, replace: bool = True) -> None:
+def _keep(path: Path, text: str, *, replace: bool = True, scratch: Path | None = None) -> None:
+    """``scratch``, because huggingface_hub takes every file in ``refs`` for a ref, and an odd one for damage."""
     if not path.exists() or (replace and path.read_text() != text):
-        atomic.write(path, text.encode())
+        atomic.write(path, text.encode(), scratch=scratch)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from deploy import transport
 from deploy.errors import PlaceError
+from deploy.hub.errors import shown
 from deploy.stop import Stop
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ WINDOW_S = 30.0
 RETRY_AFTER_CAP_S = 30.0
 BACKOFF_CAP_S = 5.0
 AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+DIGITS = 19
+"""Of a number in a header: no size has more, and Python refuses to read thousands of them."""
+NUMBER = rf"[0-9]{{1,{DIGITS}}}"
+CONTENT_RANGE = re.compile(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)")
+RETRY_AFTER = re.compile(NUMBER)
 MIRROR = "HF_ENDPOINT=https://a.mirror ownweights pull  # where the Hub itself cannot be reached"
 
 
@@ -120,7 +125,7 @@ class Download:
                 ranged = ranged and error.ranged
                 self._pause(patience.failed(error, str(error)))
             except HTTPError as error:
-                self._pause(patience.failed(error, transport.reason(error)))
+                self._pause(patience.failed(error, shown(transport.reason(error))))
 
     def _pause(self, pause_s: float) -> None:
         # A body that ends because we were stopped looks like any other cut.
@@ -131,7 +136,7 @@ class Download:
         """The bytes from ``position``, whatever part of the file one answer holds."""
         pace = Pace(self.clock)
         asked = {"Range": f"bytes={position}-"} if position and ranged else {}
-        answer, host = transport.get(self.url, self.headers | asked)
+        answer, host = transport.get(self.url, self.headers | asked, self.stop)
         with closing(answer), self.stop.waking(answer.shutdown):
             patience.met = True
             surplus = position - _start(answer, host, position, self.size)
@@ -151,7 +156,7 @@ def _start(answer: BaseHTTPResponse, host: str, position: int, size: int) -> int
         said = answer.headers.get("Content-Range")
         found = CONTENT_RANGE.fullmatch(said or "")
         if found is None or int(found[1]) > position:
-            raise Again(f"asked for bytes from {position}, was answered with {said!r}", ranged=False)
+            raise Again(f"asked for bytes from {position}, was answered with {shown(said or 'none')}", ranged=False)
         start, total = int(found[1]), found[2]
     elif answer.status == 416:
         raise Again(f"has no bytes from {position} on", ranged=False)
@@ -160,17 +165,21 @@ def _start(answer: BaseHTTPResponse, host: str, position: int, size: int) -> int
     elif answer.status != 200:
         hint = "hf auth login  # and accept the model's terms on its page" if answer.status in (401, 403) else None
         raise PlaceError(_status(answer, host), hint=hint)
-    if total.isdecimal() and int(total) != size:
-        raise PlaceError(f"{host} has {total} bytes, {size} are locked")
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
+        # Its size would tell nothing about the size of what is in it.
+        raise PlaceError(f"{host} sends what it was not asked for: compressed by {shown(encoding)}")
+    if total.isdecimal() and (len(total) > DIGITS or int(total) != size):
+        raise PlaceError(f"{host} has {shown(total)} bytes, {size} are locked")
     return start
 
 
 def _status(answer: BaseHTTPResponse, host: str) -> str:
     """One line: the status, and what the Hub says about it in its own headers."""
     said = (answer.headers.get(name) for name in ("X-Error-Code", "X-Error-Message"))
-    return " ".join([f"{host} answered HTTP {answer.status}", *dict.fromkeys(word[:200] for word in said if word)])
+    return " ".join([f"{host} answered HTTP {answer.status}", *dict.fromkeys(shown(word) for word in said if word)])
 
 
 def _retry_after_s(answer: BaseHTTPResponse) -> float | None:
     said = answer.headers.get("Retry-After", "")
-    return min(float(said), RETRY_AFTER_CAP_S) if said.isdecimal() else None
+    return min(float(said), RETRY_AFTER_CAP_S) if RETRY_AFTER.fullmatch(said) else None

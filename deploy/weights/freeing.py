@@ -37,8 +37,11 @@ class Freeable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def room(path: Path) -> int:
-    """Bytes of disk that removing this one directory entry frees; of a folder with all below it."""
-    found = path.lstat()
+    """Bytes of disk that removing this one directory entry frees; of a folder with all below it. 0 where it is gone."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return 0
     if not stat.S_ISDIR(found.st_mode):
         return found.st_blocks * BLOCK_BYTES if found.st_nlink == 1 else 0
     return found.st_blocks * BLOCK_BYTES + sum(room(entry) for entry in path.iterdir())

@@ -2,6 +2,10 @@
 
 The cache is shared with other tools. A blob is ours if it has our stamp with a place; a snapshot is ours if our
 ``refs/pinned-*`` names it and no other ref does. Whatever any other snapshot links to stays.
+
+A blob whose stamp was lost (a kill before it was written, or the stamps' file gone) is not taken for ours because it
+lies in a snapshot of ours: a tool that downloads by commit links its own blobs there too, and leaves no ref. It stays,
+but our ref goes, and then `hf cache prune` takes it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from deploy import flock, paths
+from deploy import atomic, flock, paths
 from deploy.lockfile import Variant
 from deploy.weights import cache, stamps
 from deploy.weights.freeing import Freeable, Kind, folders, prune, room
@@ -23,7 +27,7 @@ from deploy.weights.freeing import Freeable, Kind, folders, prune, room
 INCOMPLETE = re.compile(r".+\.incomplete")
 OF_A_FILE = re.compile(r"models--file--[0-9a-f]{12}")
 INCOMPLETE_S = 3600.0
-"""An unfinished file of another tool that nobody has written to for so long is a leftover."""
+"""What is unfinished, not locked by its writer, and was not written to for so long is a leftover."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def find(needed: Wanted, why: str, *, incomplete: bool) -> Iterator[Freeable]:
     for repository in repositories:
         yield from repository.weights(needed, foreign, why)
         yield from repository.unfinished(needed, why)
+        yield from repository.temporary(time.time())
         if incomplete:
             yield from repository.incomplete(time.time())
 
@@ -99,18 +104,23 @@ class _Repository:
 
     def incomplete(self, now: float) -> Iterator[Freeable]:
         for path in self._blobs(INCOMPLETE):
-            idle_s = now - path.lstat().st_mtime
-            if idle_s > INCOMPLETE_S:
+            if (idle_s := _idle_s(path, now)) > INCOMPLETE_S:
                 why = f"begun by another tool, and not written to for {idle_s / 3600:.0f} h"
                 yield _freeable("incomplete", path, why, (path,))
+
+    def temporary(self, now: float) -> Iterator[Freeable]:
+        for path in _files(self.folder):
+            if atomic.TEMPORARY.fullmatch(path.name) and _idle_s(path, now) > INCOMPLETE_S:
+                yield _freeable("unfinished", path, "begun by us, and cut short", (path,))
 
     @cached_property
     def _refs(self) -> tuple[_Ref, ...]:
         refs = self.folder / "refs"
-        found = ((path, path.read_text(errors="replace").strip()) for path in _files(refs))
+        found = ((path, _text(path)) for path in _files(refs))
         return tuple(
             _Ref(path, self.folder / "snapshots" / commit, path == refs / f"pinned-{commit[:12]}")
             for path, commit in found
+            if commit is not None
         )
 
     @cached_property
@@ -125,7 +135,10 @@ class _Repository:
             # In place of the content of a file of this machine; in other folders, of one in the shared store.
             return OF_A_FILE.fullmatch(self.folder.name) is not None
         stamp = stamps.get(blob)
-        return stamp is not None and stamp.place is not None and stamp.fits(blob.stat())
+        try:
+            return stamp is not None and stamp.place is not None and stamp.fits(blob.stat())
+        except FileNotFoundError:
+            return False
 
     def _blobs(self, name: re.Pattern[str]) -> Iterator[Path]:
         return (path for path in _files(self.folder / "blobs") if name.fullmatch(path.name))
@@ -154,3 +167,19 @@ def _links(snapshot: Path) -> Iterator[tuple[Path, Path]]:
     for path in _files(snapshot):
         if target := cache.hop(path):
             yield path, target
+
+
+def _text(ref: Path) -> str | None:
+    """None: it is gone, or a link to nowhere, and names nothing."""
+    try:
+        return ref.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+
+
+def _idle_s(path: Path, now: float) -> float:
+    """Since it was written to; 0 where it is gone."""
+    try:
+        return now - path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0

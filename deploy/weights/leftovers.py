@@ -46,14 +46,16 @@ def find(engines: tuple[Engine, ...], *, keep: int, here: Path, incomplete: bool
 def free(shown: Iterable[Freeable], again: Callable[[], Iterable[Freeable]], keep: int) -> int:
     """Remove what was shown and still can go; the bytes of disk that became free.
 
-    ``again`` looks with the deploy lock held: since it was shown, a deploy may have come to need some of it.
+    ``again`` looks with the locks held: since it was shown, a deploy or a pull may have come to need some of it. A pull
+    takes no deploy lock, but what it has found complete must stay so until it has said it.
     """
     with flock.held(paths.deploy_lock_file(), waiting="a deploy is running: waiting for it") as file:
         file.truncate(0)
         file.write(f"pid {os.getpid()}, which frees room".encode())
-        now = {item.key: item for item in again()}
-        history.trim(keep)
-        return sum(_free(item, now[item.key]) for item in shown if item.key in now)
+        with flock.held(paths.weights_lock_file(), waiting="weights are being fetched: waiting until they are here"):
+            now = {item.key: item for item in again()}
+            history.trim(keep)
+            return sum(_free(item, now[item.key]) for item in shown if item.key in now)
 
 
 def _free(shown: Freeable, now: Freeable) -> int:

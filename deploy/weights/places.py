@@ -8,15 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 from urllib.parse import quote
 
-from deploy import hub, transport
-from deploy.errors import PlaceError, UserError
+from deploy import hub, paths, transport
+from deploy.errors import PlaceError, UserError, WeightsError
 from deploy.lockfile import File, Variant, Wheel
 from deploy.stop import Stop
-from deploy.weights import cache, wheels
+from deploy.weights import cache, hashing, wheels
 from deploy.weights.download import Download
 from deploy.weights.xet import Xet
 
@@ -45,7 +46,7 @@ def parse(text: str) -> Only:
             return Only(kind)
     scheme, _, rest = text.partition(":")
     try:
-        if scheme == "file" and rest and Path(rest).expanduser().exists():
+        if scheme == "file" and rest and paths.expanded(rest).exists():
             return Only("file", rest)
         if scheme in ("http", "https") and transport.origin(text):
             return Only("hub", text.rstrip("/"))
@@ -92,7 +93,7 @@ def of(
         elif place.kind == "index" and place.path == file.path:
             found.append(Index(place.wheels, arriving, stop))
         elif place.kind == "file" and (source := cache.source(variant, file)):
-            found.append(Disk(source))
+            found.append(Disk(source, stop))
     return tuple(found)
 
 
@@ -110,31 +111,42 @@ def _at(at: str, kind: Kind, variant: Variant, file: File, stop: Stop) -> tuple[
             return _hub(at, file, stop)
         # The token is for the Hub that HF_ENDPOINT names, not for every mirror that is tried once.
         return (Hub(at, token=False, stop=stop),)
-    path = Path(at).expanduser().absolute()
+    path = paths.expanded(at)
     if path.is_dir():
         below = path / file.path
-        return (Disk(below if below.exists() else path / below.name),)
-    return (Disk(path),) if path.name == Path(file.path).name or len(variant.files) == 1 else ()
+        return (Disk(below if below.exists() else path / below.name, stop),)
+    return (Disk(path, stop),) if path.name == Path(file.path).name or len(variant.files) == 1 else ()
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A file on this machine."""
+    """A file on this machine. What lies here of it already is continued only from the file that was locked."""
 
     path: Path
+    stop: Stop = field(default_factory=Stop, compare=False)
 
     @property
     def name(self) -> str:
         return f"file {self.path}"
 
     def open(self, variant: Variant, file: File, offset: int) -> Generator[bytes, None, None]:
+        """Raises also WeightsError: from another file than the locked one, asked for its end, not a byte is given."""
         try:
-            with self.path.open("rb") as source:
+            if (found := self.path.stat().st_size) != file.size:
+                raise PlaceError(f"has {found} bytes, {file.size} are locked")
+            with self.path.open("rb", buffering=0) as source:
+                if offset:
+                    self._prove(source, file)
                 source.seek(offset)
                 while chunk := source.read(CHUNK_BYTES):
                     yield chunk
         except OSError as error:
             raise PlaceError(f"cannot be read: {error.strerror}") from error
+
+    def _prove(self, source: FileIO, file: File) -> None:
+        found = hashing.sha256(source, lambda _: self.stop.check())
+        if found != file.sha256:
+            raise WeightsError(f"expected sha256 {file.sha256}, found {found}")
 
 
 @dataclass(frozen=True)

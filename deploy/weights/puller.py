@@ -40,15 +40,26 @@ def pull(
     same repositories are swept; None sweeps nothing. ``free`` gives the free bytes at a path.
     Raises UserError for too little room, before the first byte, and what ``blob.fetch`` raises. Interrupted at any
     byte, it goes on there the next time. So the first file that fails ends the others too: nothing they got is lost,
-    and who waits for hundreds of gigabytes hears of it now.
+    and who waits for hundreds of gigabytes hears of it now. Meanwhile nothing is removed by `gc`.
     """
+    with cache.used():
+        return _pull(variants, only, keep, progress, free)
+
+
+def _pull(
+    variants: tuple[Variant, ...],
+    only: Only | None,
+    keep: frozenset[str] | None,
+    progress: Progress | None,
+    free: Callable[[Path], int],
+) -> tuple[Pulled, ...]:
     wanted: dict[Path, tuple[Variant, File]] = {}
     for variant in variants:
         for file in variant.files:
             wanted.setdefault(cache.blob(variant, file), (variant, file))
     if keep is not None:
         orphans.sweep({path.parent for path in wanted}, keep | {path.name for path in wanted})
-    absent = room.missing(variants)
+    absent = room.missing(variants, progress)
     room.require(variants, absent, only=only, at_once=AT_ONCE, free=free)
     stop, meters = Stop(), _meters(progress, wanted, absent)
     jobs = {
@@ -66,16 +77,11 @@ def pull(
         # Also where another variant failed: what is complete can be used.
         for variant in variants:
             if all(cache.blob(variant, file) in pulled for file in variant.files):
-                cache.link(variant)
+                cache.link(variant, variants)
     # Of files with one content, the first one is said to have been fetched.
     return tuple(
         pulled.pop(cache.blob(variant, file), _cached(variant, file)) for variant in variants for file in variant.files
     )
-
-
-def missing_bytes(variant: Variant) -> int:
-    """How many bytes of it are still to be fetched. Files without a stamp are hashed to know."""
-    return sum(room.missing((variant,)).values())
 
 
 def _meters(progress: Progress | None, wanted: dict[Path, tuple[Variant, File]], absent: dict[Path, int]) -> Meters:

@@ -5,36 +5,38 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy import disk, paths
 from deploy.lockfile import File, Variant
-from deploy.weights import cache, hashing, verify
+from deploy.weights import cache, hashing, stamps, verify
 from deploy.weights.places import Only
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 HINT = "ownweights gc  # or: HF_HOME=/a/larger/disk ownweights pull"
 
 
-def missing(variants: Iterable[Variant]) -> dict[Path, int]:
+def missing(variants: Iterable[Variant], progress: Progress | None = None) -> dict[Path, int]:
     """Bytes to fetch per blob that is not there. Files without a stamp are hashed to know, on all cores.
 
     A file of this machine is linked, so nothing of it is missing.
     """
     files = _fetched(variants)
-    found = hashing.each(
-        tuple(files),
+    absent = _unseen(files)
+    wrong = hashing.each(
+        tuple(blob for blob in files if blob not in absent and not _is_proved(blob, files[blob][0])),
         lambda blob, reach: verify.difference(blob, files[blob][0], reach=reach),
         lambda blob: files[blob][0].size,
+        progress,
     )
-    return {blob: _rest(*files[blob]) for blob in files if found[blob] is not None}
+    return absent | {blob: _rest(*files[blob]) for blob, found in wrong.items() if found is not None}
 
 
 def unseen(variants: Iterable[Variant]) -> dict[Path, int]:
     """The same by size alone, without reading a byte: for who only looks."""
-    return {
-        blob: _rest(file, part)
-        for blob, (file, part) in _fetched(variants).items()
-        if not blob.exists() or blob.stat().st_size != file.size
-    }
+    return _unseen(_fetched(variants))
 
 
 def require(
@@ -66,6 +68,19 @@ def _fetched(variants: Iterable[Variant]) -> dict[Path, tuple[File, Path]]:
         for variant in variants
         for file in (variant.files if variant.origin.kind != "path" else ())
     }
+
+
+def _unseen(files: dict[Path, tuple[File, Path]]) -> dict[Path, int]:
+    return {
+        blob: _rest(file, part)
+        for blob, (file, part) in files.items()
+        if not blob.exists() or blob.stat().st_size != file.size
+    }
+
+
+def _is_proved(blob: Path, file: File) -> bool:
+    stamp = stamps.get(blob)
+    return stamp is not None and stamp.sha256 == file.sha256 and stamp.fits(blob.stat())
 
 
 def _rest(file: File, part: Path) -> int:

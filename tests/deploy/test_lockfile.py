@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from deploy import config, lockfile
+from deploy import config, decoding, lockfile
 from deploy.errors import LockError
 from deploy.lockfile import (
     EnginePin,
@@ -87,8 +87,12 @@ def places(files, kinds):
     return tuple(made[kind] for kind in kinds)
 
 
+WEIGHTS = {
+    kind: File(path=path, size=1, sha256="e" * 64)
+    for kind, path in (("gguf", "m.gguf"), ("safetensors", "m.safetensors"), ("pickle", "m.bin"))
+}
 VARIANT = st.builds(
-    lambda files, kinds, **more: variant(files, places=places(files, kinds), **more),
+    lambda files, kinds, kind, **more: variant((*files, WEIGHTS[kind]), places=places(files, kinds), kind=kind, **more),
     files=FILES,
     kinds=st.lists(st.sampled_from(["hub", "index", "file"]), max_size=3),
     kind=st.sampled_from(["gguf", "safetensors", "pickle"]),
@@ -251,6 +255,10 @@ def test_an_unknown_version_is_refused_before_anything_else(version):
         (B, "B" * 64, "b.gguf", "64 hex digits"),
         (B, B + "\\n", "b.gguf", "control character"),
         ("c" * 40, "c" * 39 + "g", "config.json", "40 hex digits"),
+        ('"b.gguf"', '"pytorch_model.BIN"', "pytorch_model", "is a pickle, gguf has none"),
+        ('format = "gguf"', 'format = "safetensors"', "format =", "no file of that format"),
+        ('format = "gguf"', 'format = "pickle"', "format =", "no file of that format"),
+        ("d" * 40, "e" * 40 + f'"\nrequested = "{"d" * 40}', "commit =", "was asked for"),
         ('"b.gguf"', '"a/config.json"', "a/config.json", "listed twice"),
         ('"b.gguf"', '"a/config.json/x"', "a/config.json/x", "which is a file"),
         ('"b.gguf"', '"model.py"', "model.py", "not the one under `code`"),
@@ -374,14 +382,38 @@ def test_a_lock_that_is_too_long_is_refused_before_it_is_read_in_full(tmp_path):
     [
         (".".join("a" * 30000) + " = 1", "too many parts"),
         ("[" + ".".join("a" * 30000) + "]", "too many parts"),
+        ('"=".' + ".".join("a" * 30000) + " = 1", "too many parts"),
+        ("x = {" + ".".join("a" * 30000) + " = 1}", "too many parts"),
+        ('x = {y = """\n""", ' + ".".join("a" * 30000) + ' = 1, z = ""}', "too many parts"),
+        ("x = {y = '''\n''', " + ".".join("a" * 30000) + " = 1, z = ''}", "too many parts"),
+        ('\\"""\n' * 200_000 + "..........", "not valid TOML"),
         ("a = [\n" + "[\n" * 10000, "without end"),
         ("a = 1" + "0" * 5000, "not valid TOML"),
         ("#" * (1 << 17), "too long"),
+        ("#" + "." * (1 << 17), "too long"),
     ],
-    ids=["key", "header", "nested", "number", "line"],
+    ids=[
+        "key",
+        "header",
+        "quoted",
+        "inline",
+        "after-text",
+        "after-literal",
+        "unended",
+        "nested",
+        "number",
+        "line",
+        "dots",
+    ],
 )
 def test_what_would_keep_a_reader_busy_is_refused(text, words):
     assert words in refused(text).message
+
+
+def test_dots_in_strings_and_comments_are_no_keys():
+    dots = "." * 20
+    text = f'a.b = ["{dots}", \'{dots}\', """\n{dots}""", \'\'\'{dots}\'\'\', "\\"{dots}"] # {dots}\n# {dots}\n'
+    assert decoding.tables(text)["a"]["b"] == [dots, dots, dots, dots, f'"{dots}']
 
 
 SLIPS = (

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -204,11 +205,14 @@ def test_what_is_not_as_locked_at_the_start_is_told_and_left_out(
     assert "chat gguf/Q4_K_M is not served: `model.gguf` changed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("address", ["8765", "127.0.0.1", "127.0.0.1:", ":8765", "127.0.0.1:99999", "no host:1"])
+@pytest.mark.parametrize(
+    "address", ["8765", "127.0.0.1", "127.0.0.1:", ":8765", "127.0.0.1:99999", "no host:1", "h:" + "9" * 5000]
+)
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(UserError) as caught:
         mirror.listen(address)
     assert "127.0.0.1:87" in (caught.value.hint or "")
+    assert len(caught.value.message) < 150
 
 
 def test_a_port_that_is_taken_is_told_with_its_holder() -> None:
@@ -267,6 +271,14 @@ def test_a_tree_comes_in_pages(variant: Variant) -> None:
     # Every size and hash as the test's Hub has them, which knows the content.
     assert listed == [repo.entry(path) for path in repo.blobs]
     assert [entry["path"] for entry in below] == ["sub/notes.txt"]
+
+
+@pytest.mark.parametrize("cursor", ["9" * 5000, "x", "-1", "4"])
+def test_a_cursor_that_is_none_is_refused(variant: Variant, cursor: str) -> None:
+    with serving(variant) as url:
+        status, headers, _ = ask(f"{url}/api/models/org/tiny/tree/main?cursor={cursor}")
+        assert (status, headers["x-error-message"]) == (400, "the cursor is none of this listing")
+        assert json.loads(ask(f"{url}/api/models/org/tiny/tree/main?cursor=3")[2]) == []
 
 
 def test_files_and_ranges_of_them(variant: Variant) -> None:
@@ -335,3 +347,25 @@ def test_a_blob_that_is_changed_meanwhile_is_not_served(variant: Variant, capfd:
         assert ask(weights)[0] == 404
         blob.write_bytes(WEIGHTS)
         assert ask(weights)[2] == WEIGHTS
+
+
+def test_a_blob_that_is_hashed_again_holds_up_nobody_else(variant: Variant) -> None:
+    """More clients wait for it than the server has threads, and it is read once for all of them."""
+    blob = cache.blob(variant, variant.files[1])
+    blob.unlink()
+    # Whoever opens it to read waits until there is a writer.
+    os.mkfifo(blob)
+    with serving(variant) as url:
+        clients = [HTTPConnection(url.removeprefix("http://"), timeout=LIMIT_S) for _ in range(45)]
+        for client in clients:
+            client.request("GET", "/org/tiny/resolve/main/model.gguf")
+        try:
+            assert ask(f"{url}/org/tiny/resolve/main/config.json")[2] == b'{"a": 1}'
+            assert len([thread for thread in threading.enumerate() if thread.name.startswith("hash")]) == 1
+        finally:
+            writer = os.open(blob, os.O_RDWR)
+        for client in clients:
+            with client.getresponse() as answer:
+                assert (answer.status, answer.headers["x-error-code"]) == (404, "EntryNotFound")
+            client.close()
+        os.close(writer)

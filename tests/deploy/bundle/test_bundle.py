@@ -184,6 +184,59 @@ def test_a_source_that_changes_meanwhile_is_refused(sources: tuple[Source, ...],
     assert packed.resumed_bytes > 0
 
 
+def test_pieces_of_another_bundle_are_not_overwritten(sources: tuple[Source, ...], tmp_path: Path) -> None:
+    base = tmp_path / "s.tar"
+    packing.pack(base, lock_of(VARIANT), sources, piece=1_000_000)
+    # The first is gone, so that nothing says whose they are.
+    (tmp_path / "s.tar.000").unlink()
+    before = {path: path.read_bytes() for path in tmp_path.glob("s.tar*")}
+    for piece in (1_000_000, 1_500_000, 5_000_000):
+        with pytest.raises(UserError, match=r"2 file\(s\) of another bundle lie there") as caught:
+            packing.pack(base, lock_of(VARIANT), sources, piece=piece)
+        assert caught.value.hint == f"rm '{base}'*  # or export to another name"
+        assert {path: path.read_bytes() for path in tmp_path.glob("s.tar*")} == before
+    # What lies under the name that all pieces share is what an import by that name would take.
+    (tmp_path / "other.tar").write_bytes(b"whole")
+    with pytest.raises(UserError, match=r"1 file\(s\) of another bundle lie there"):
+        packing.pack(tmp_path / "other.tar", lock_of(VARIANT), sources, piece=1_000_000)
+
+
+def test_pieces_behind_a_finished_export_are_told(sources: tuple[Source, ...], tmp_path: Path, move: Move) -> None:
+    packed = packing.pack(tmp_path / "s.tar", lock_of(VARIANT), sources, piece=1_000_000)
+    pieces.numbered(tmp_path / "s.tar", len(packed.files)).write_bytes(b"left over")
+    with pytest.raises(UserError, match="another file lies there"):
+        packing.pack(tmp_path / "s.tar", lock_of(VARIANT), sources, piece=1_000_000)
+    with pytest.raises(WeightsError, match=rf"9 bytes too many: {packed.size + 9} lie in {len(packed.files) + 1} file"):
+        unpacking.unpack(tmp_path / "s.tar", move("second"))
+
+
+def test_an_export_whose_last_renames_are_missing_goes_on(sources: tuple[Source, ...], tmp_path: Path) -> None:
+    packed = packing.pack(tmp_path / "s.tar", lock_of(VARIANT), sources, piece=1_000_000)
+    before = [Path(name).read_bytes() for name in packed.files]
+    for begun in range(1, len(before)):
+        for name in packed.files[:begun]:
+            Path(name).replace(pieces.part(Path(name)))
+        again = packing.pack(tmp_path / "s.tar", lock_of(VARIANT), sources, piece=1_000_000)
+        assert again.resumed_bytes == packed.size
+        assert [Path(name).read_bytes() for name in again.files] == before
+
+
+@pytest.mark.parametrize("piece", [None, 1_000_000])
+def test_a_name_that_ends_like_a_piece_is_refused(
+    sources: tuple[Source, ...], tmp_path: Path, piece: int | None
+) -> None:
+    with pytest.raises(UserError, match=r"`v1\.100` ends like a piece") as caught:
+        packing.pack(tmp_path / "v1.100", lock_of(VARIANT), sources, piece=piece)
+    assert "v1.100.tar" in (caught.value.hint or "")
+    assert not list(tmp_path.glob("v1*"))
+
+
+def test_too_many_pieces_leave_nothing(sources: tuple[Source, ...], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="pieces are too many"):
+        packing.pack(tmp_path / "s.tar", lock_of(VARIANT), sources, piece=1000)
+    assert not list(tmp_path.glob("s.tar*"))
+
+
 def test_too_little_room_is_told_with_numbers(
     archive: Path, sources: tuple[Source, ...], tmp_path: Path, move: Move
 ) -> None:
@@ -326,13 +379,63 @@ def test_no_damage_anywhere_is_believed(archive: Path, move: Move, tmp_path: Pat
         shutil.rmtree(folder.parent)
 
 
+def test_many_missing_pieces_are_told_briefly(sources: tuple[Source, ...], tmp_path: Path, move: Move) -> None:
+    packed = packing.pack(tmp_path / "s.tar", lock_of(VARIANT), sources, piece=100_000)
+    for name in packed.files[2:]:
+        Path(name).unlink()
+    with pytest.raises(WeightsError, match=rf"`s\.tar\.002` is missing.*; and {len(packed.files) - 12} more") as caught:
+        unpacking.unpack(tmp_path / "s.tar", move("second"))
+    assert caught.value.message.count("is missing") == 10
+
+
+def test_what_one_piece_does_not_tell_is_not_guessed(sources: tuple[Source, ...], tmp_path: Path, move: Move) -> None:
+    packed = packing.pack(tmp_path / "s.tar", lock_of(VARIANT), sources, piece=1_000_000)
+    for name in packed.files[1:]:
+        Path(name).unlink()
+    with (tmp_path / "s.tar.000").open("r+b") as file:
+        file.truncate(400_000)
+    with pytest.raises(WeightsError, match=rf"400000 of {packed.size} bytes are here.*how many follow is not known"):
+        unpacking.unpack(tmp_path / "s.tar", move("second"))
+
+
+def test_what_was_appended_is_refused(archive: Path, tmp_path: Path, move: Move) -> None:
+    """For `tar -xf`, which would take a link from there."""
+    whole, link = archive.read_bytes(), tarfile.TarInfo("core/evil")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+    for number, appended in enumerate((whole[:-1024] + link.tobuf() + bytes(1024), whole + b"x")):
+        (tmp_path / "d.tar").write_bytes(appended)
+        folder = move(f"box{number}")
+        with pytest.raises(WeightsError, match=f"{len(appended) - len(whole)} bytes too many"):
+            unpacking.unpack(tmp_path / "d.tar", folder)
+        assert below(folder.parent) == []
+
+
+def test_what_lies_between_the_members_is_compared(archive: Path, move: Move) -> None:
+    """Even where the blobs are here already, and are not read again."""
+    whole, slots = archive.read_bytes(), layout(archive)
+    folder = move("second")
+    unpacking.unpack(archive, folder)
+    padded = next(slot for slot in slots[3:] if slot.padding)
+    places = {
+        padded.stop: f"the padding behind `{padded.member.name}`",
+        slots[-1].end + 1023: "the end",
+        slots[-1].begin: f"the header of `{slots[-1].member.name}`",
+    }
+    for position, name in places.items():
+        content = bytearray(whole)
+        content[position] ^= 1
+        archive.write_bytes(content)
+        with pytest.raises(WeightsError, match=f"{name} was damaged on its way"):
+            unpacking.unpack(archive, folder)
+
+
 # Archives that nobody of ours made
 
 
-def made(path: Path, *members: tuple[str, bytes], lock: str | None = None) -> Path:
+def made(path: Path, *members: tuple[str, bytes], lock: str | None = None, wishes: bytes = WISHES) -> Path:
     """A bundle with these members behind the lock and the wishes, all hashes right."""
     text = lockfile.write(lock_of(VARIANT)).encode()
-    content = [("models.lock", text), ("models.toml", WISHES), *members]
+    content = [("models.lock", text), ("models.toml", wishes), *members]
     listed = [Member(name=name, size=len(data), sha256=digests.of_bytes(data)) for name, data in content]
     manifest = bundle.encode(bundle.manifest(lock or lock_of(VARIANT).digest, listed))
     with path.open("wb") as file:
@@ -374,7 +477,7 @@ def test_links_and_devices_cannot_be_in_a_bundle(archive: Path, move: Move) -> N
         content[slot.begin : slot.start] = entry.tobuf(tarfile.PAX_FORMAT)
         archive.write_bytes(content)
         folder = move("second")
-        with pytest.raises(WeightsError, match=f"`{slot.member.name}` was damaged .* header sha256 "):
+        with pytest.raises(WeightsError, match=f"the header of `{slot.member.name}` was damaged"):
             unpacking.unpack(archive, folder)
         assert not [path for path in folder.parent.rglob("*") if path.is_symlink()]
 
@@ -418,6 +521,57 @@ def test_a_manifest_that_claims_the_world_costs_nothing(tmp_path: Path, move: Mo
         unpacking.unpack(tmp_path / "e.tar", move("second"))
 
 
+def claiming(path: Path, *extra: Member) -> None:
+    """The beginning of a bundle whose manifest names these members too."""
+    text = lockfile.write(lock_of(VARIANT)).encode()
+    listed = [
+        Member(name=name, size=len(data), sha256=digests.of_bytes(data))
+        for name, data in (("models.lock", text), ("models.toml", WISHES))
+    ]
+    manifest = bundle.encode(bundle.manifest(lock_of(VARIANT).digest, (*listed, *extra)))
+    with path.open("wb") as file:
+        for name, data in ((bundle.MANIFEST, manifest), ("models.lock", text), ("models.toml", WISHES)):
+            file.write(bundle.header(name, len(data)) + data + bytes(-len(data) % 512))
+
+
+@pytest.mark.parametrize("size", [(1 << 50) + 1, 10**18, 10**30, -1])
+def test_a_member_of_an_impossible_size_is_refused(tmp_path: Path, move: Move, size: int) -> None:
+    claiming(tmp_path / "e.tar", Member(name="core/x.whl", size=1, sha256="0" * 64))
+    content = (tmp_path / "e.tar").read_bytes()
+    length = tarfile.TarInfo.frombuf(content[:512], "ascii", "strict").size
+    manifest = content[512 : 512 + length].replace(b'"size": 1,', b'"size": %d,' % size)
+    padded = manifest + bytes(-len(manifest) % 512)
+    (tmp_path / "e.tar").write_bytes(bundle.header(bundle.MANIFEST, len(manifest)) + padded)
+    with pytest.raises(WeightsError, match=r"no bundle that this ownweights reads: .*members\[2\]\.size"):
+        unpacking.unpack(tmp_path / "e.tar", move("second"))
+
+
+def test_more_members_than_any_bundle_has_are_refused() -> None:
+    listed = [Member(name=f"core/{number}.whl", size=0, sha256="0" * 64) for number in range(bundle.MEMBERS + 1)]
+    with pytest.raises(WeightsError, match=r"no bundle that this ownweights reads: .*100000"):
+        bundle.decode(bundle.encode(bundle.manifest("0" * 64, listed)), "here")
+
+
+@pytest.mark.parametrize("name", ["e.tar", "e.tar.000"])
+def test_a_claimed_size_is_never_allocated(tmp_path: Path, move: Move, name: str) -> None:
+    claiming(tmp_path / name, *(Member(name=f"core/{i}.whl", size=1 << 50, sha256="0" * 64) for i in range(3)))
+    if name.endswith(".000"):
+        # A second, so that a size of pieces follows: there would be billions of them.
+        (tmp_path / "e.tar.001").write_bytes(b"")
+    with pytest.raises(WeightsError, match="the bundle is not all here") as caught:
+        unpacking.unpack(tmp_path / "e.tar", move("second"))
+    assert len(caught.value.message) < 200
+
+
+def test_texts_are_bounded_before_they_are_read(tmp_path: Path, move: Move) -> None:
+    comment = b"#" * (unpacking.WISHES_BYTES + 1)
+    with pytest.raises(WeightsError, match=rf"`models.toml` has {len(comment)} bytes, must have at most"):
+        unpacking.unpack(made(tmp_path / "e.tar", wishes=comment), move("second"))
+    text = b"#" * (lockfile.MOST_BYTES + 1)
+    with pytest.raises(WeightsError, match=rf"`history/{'0' * 64}\.lock` has {len(text)} bytes, must have at most"):
+        unpacking.unpack(made(tmp_path / "e.tar", (f"history/{'0' * 64}.lock", text)), move("third"))
+
+
 # The folder it comes into
 
 
@@ -432,7 +586,32 @@ def test_another_lock_is_replaced_only_when_told_to(archive: Path, move: Move) -
     assert below(folder.parent) == ["project/models.lock"]
     unpacking.unpack(archive, folder, replace=True)
     assert lockfile.read(folder / "models.lock") == lock_of(VARIANT)
-    assert [history.read(entry.digest).generator for entry in history.entries(folder)] == ["test", "older", "mine"]
+    # A rollback leads to what lay here, whose weights are here, not to what the other box had before.
+    assert [history.read(entry.digest).generator for entry in history.entries(folder)] == ["test", "mine", "older"]
+
+
+def test_many_earlier_locks_do_not_push_out_the_one_that_lay_here(
+    sources: tuple[Source, ...], tmp_path: Path, move: Move
+) -> None:
+    earlier = [lock_of(VARIANT, generator=f"older {number}") for number in range(5)]
+    packing.pack(tmp_path / "c.tar", lock_of(VARIANT), packing.contents(lock_of(VARIANT), WISHES, earlier, [VARIANT]))
+    folder = move("second")
+    (folder / "models.lock").write_text(lockfile.write(lock_of(VARIANT, generator="mine")))
+    unpacking.unpack(tmp_path / "c.tar", folder, replace=True)
+    assert [kept.generator for kept in history.kept()] == ["test", "mine", "older 0"]
+
+
+def test_the_wishes_that_lay_here_are_kept_beside(archive: Path, move: Move) -> None:
+    folder = move("second")
+    mine = b'# mine\n[[model]]\nname = "other"\n'
+    (folder / "models.toml").write_bytes(mine)
+    unpacked = unpacking.unpack(archive, folder, replace=True)
+    assert unpacked.kept == str(folder / "models.toml.before-import")
+    assert (folder / "models.toml.before-import").read_bytes() == mine
+    assert (folder / "models.toml").read_bytes() == WISHES
+    # Where it is the same, nothing is replaced, and what was kept stays.
+    assert unpacking.unpack(archive, folder, replace=True).kept is None
+    assert (folder / "models.toml.before-import").read_bytes() == mine
 
 
 def test_a_second_import_changes_nothing(archive: Path, move: Move) -> None:
@@ -484,3 +663,6 @@ def test_the_commands(tmp_path: Path, move: Move, capsys: pytest.CaptureFixture[
     assert unpacked["manifest"] == packed["manifest"]
     assert unpacked["models"] == ["chat"]
     assert cli.run(["verify", "--full"]) == 0
+    (tmp_path / "second" / "project" / "models.toml").write_text("# mine")
+    assert cli.run(["bundle", "import", str(tmp_path / "c.tar"), "--replace"]) == 0
+    assert "models.toml.before-import" in capsys.readouterr().err

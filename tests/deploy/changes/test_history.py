@@ -100,10 +100,22 @@ def test_a_damaged_lock_is_mended_when_it_is_kept_again(tmp_path: Path) -> None:
 def test_a_damaged_list_is_an_error_that_names_it(tmp_path: Path) -> None:
     history.keep(tmp_path, A, "lock")
     history.list_file(tmp_path).write_bytes(b'{"folder": 1}')
-    for call in (lambda: history.entries(tmp_path), history.kept, lambda: history.keep(tmp_path, B, "lock")):
+    for call in (lambda: history.entries(tmp_path), history.kept):
         with pytest.raises(LockError) as raised:
             call()
         assert raised.value.where == str(history.list_file(tmp_path))
+
+
+def test_a_lock_that_a_damaged_list_cannot_take_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history.keep(tmp_path, A, "lock")
+    history.list_file(tmp_path).write_bytes(b"{")
+    history.keep(tmp_path, B, "upgrade")
+    said = capsys.readouterr().err
+    assert "`upgrade` is not in the history" in said
+    assert str(history.list_file(tmp_path)) in said
+    assert history.list_file(tmp_path).read_bytes() == b"{"
 
 
 def test_a_state_folder_that_cannot_be_written_is_a_warning(

@@ -84,6 +84,26 @@ def test_sbom_on_stdout_is_what_it_writes(folder, capsys):
     assert (folder / "bom.json").read_text() == out
 
 
+@pytest.mark.parametrize(
+    ("command", "path", "why"),
+    [
+        (("licences", "--notice"), "taken", "a file lies where a folder must be"),
+        (("licences", "--notice"), "taken/x", "a file lies where a folder must be"),
+        (("sbom", "--output"), "folder", "Is a directory"),
+        (("sbom", "--output"), "taken/x", "a file lies where a folder must be"),
+        (("sbom", "--output"), "a" * 300, "File name too long"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_the_users(folder, capsys, command, path, why):
+    (folder / "taken").write_text("mine")
+    (folder / "folder").mkdir()
+    code, out, err = run(capsys, *command, path)
+    assert (code, out) == (1, "")
+    assert f"cannot write there: {why} ({path})" in err
+    assert (folder / "taken").read_text() == "mine"
+    assert not list(folder.glob(".*"))
+
+
 def test_sbom_takes_its_time_from_source_date_epoch(folder, capsys, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     assert json.loads(run(capsys, "sbom")[1])["metadata"]["timestamp"].startswith("1970-01-01T00:00:00")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from deploy import catalog, cli, lockfile
+from deploy import catalog, cli, lockfile, prepare
+from deploy.changes import history
+from deploy.errors import UserError
+from deploy.project import find, stale
 from deploy.soundness import tree_digest
+from serving.engines import ENGINES
 from tests import hubserver, tiny
 from tests.conftest import NOWHERE
+from tests.deploy.boxes import box
 from tests.hubserver import Hub, Repo
 
 FIRST, SECOND = "a" * 40, "b" * 40
@@ -405,6 +412,91 @@ def test_drift_of_a_lock_that_models_toml_left_behind(project: Path, server: Hub
     assert code == 1
     assert "locked for another source" in err
     assert "hint: ownweights lock chat" in err
+
+
+def test_what_could_be_looked_up_is_shown_before_the_error(
+    project: Path, server: Hub, files: dict[str, bytes], run: Run
+) -> None:
+    server.move(Repo("org/other", FIRST, files))
+    wish(project, "hf:org/other", f"hf:{REPO}")
+    assert run("lock")[0] == 0
+    del server.revisions["org/other"]
+    code, out, err = run("drift")
+    assert code == 1
+    assert out.startswith("model1  safetensors/bf16  org/tiny@main  unchanged")
+    assert "org/other" in err
+    assert [one["model"] for one in json.loads(run("drift", "--json")[1])] == ["model1"]
+
+
+def test_of_two_upgrades_at_once_both_are_kept(
+    project: Path, server: Hub, files: dict[str, bytes], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wish(project, f"hf:{REPO}", f"hf:{REPO}")
+    run("lock")
+    server.move(Repo(REPO, SECOND, files | {"config.json": config(files, eos_token_id=7)}))
+    here = find(project)
+    with ThreadPoolExecutor() as pool:
+        with here.changing():
+            first = here.lock(box(), (), upgrade=frozenset({"chat"}))
+            second = pool.submit(cli.run, ["lock", "--upgrade", "model1"])
+            said = ""
+            while "another ownweights" not in said and not second.done():
+                said += capsys.readouterr().err
+            here.save(first)
+        assert second.result() == 0
+    found = lockfile.read(project / "models.lock")
+    assert [model.variants[0].origin.commit for model in found.models] == [SECOND, SECOND]
+
+
+def test_a_damaged_history_does_not_keep_an_upgrade_from_being_done(
+    project: Path, server: Hub, files: dict[str, bytes], run: Run
+) -> None:
+    run("lock")
+    history.list_file(project).write_bytes(b"{")
+    server.move(Repo(REPO, SECOND, files | {"config.json": config(files, eos_token_id=7)}))
+    code, _, err = run("lock", "--upgrade", "chat")
+    assert code == 0
+    assert "is not in the history" in err
+    assert lockfile.read(project / "models.lock").models[0].variants[0].origin.commit == SECOND
+
+
+@pytest.mark.parametrize("source", [f"hf:{REPO}@{FIRST}", f"hf:{REPO}"])
+def test_a_check_asks_for_the_commit_that_was_wished_for(
+    project: Path, server: Hub, files: dict[str, bytes], run: Run, source: str
+) -> None:
+    wish(project, source)
+    run("lock")
+    server.move(Repo(REPO, SECOND, files | {"config.json": config(files, eos_token_id=7)}))
+    lock = lockfile.read(project / "models.lock")
+    (variant,) = lock.models[0].variants
+    # All of it of the other commit, as if that had been asked for by a branch's name.
+    wish(project, f"hf:{REPO}")
+    run("lock", "--upgrade", "chat")
+    (other,) = lockfile.read(project / "models.lock").models[0].variants
+    model = msgspec.structs.replace(lock.models[0], variants=(other,))
+    wish(project, source)
+    (project / "models.lock").write_text(lockfile.write(msgspec.structs.replace(lock, models=(model,))))
+    code, out, _ = run("lock", "--check")
+    assert code == int(source.endswith(FIRST))
+    assert (f'-commit = "{SECOND}"' in out) == source.endswith(FIRST)
+    assert variant.origin.commit == FIRST
+
+
+def test_what_only_the_lock_allows_does_not_run(project: Path, server: Hub, files: dict[str, bytes], run: Run) -> None:
+    run("lock")
+    lock = lockfile.read(project / "models.lock")
+    (variant,) = lock.models[0].variants
+    content = files["modeling_tiny.py"]
+    code = lockfile.File(path="modeling_tiny.py", size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    listed = (*variant.files, code)
+    smuggled = msgspec.structs.replace(
+        variant, files=listed, code=(code,), tree=tree_digest(listed), size=variant.size + code.size
+    )
+    model = msgspec.structs.replace(lock.models[0], variants=(smuggled,))
+    (project / "models.lock").write_text(lockfile.write(msgspec.structs.replace(lock, models=(model,))))
+    assert not stale(lockfile.read(project / "models.lock"), find(project).config, ENGINES)
+    with pytest.raises(UserError, match=r"`modeling_tiny.py` run, which models.toml does not allow"):
+        prepare.decide(find(project), ENGINES, box(), locked=True)
 
 
 def weights(*tensors: tuple[str, str, int]) -> bytes:

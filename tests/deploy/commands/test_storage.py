@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deploy import cli, environment, lockfile, paths
+from deploy import cli, environment, flock, lockfile, paths
 from deploy.changes import history
 from deploy.lockfile import Lock, Model, Place, Variant, Wheel
 from deploy.weights import cache, puller, verify
@@ -23,6 +23,7 @@ from tests import locked
 from tests.hubrepo import Repo
 from tests.hubserver import hub
 
+ROOT = Path(__file__).parents[3]
 GGUF = Repo("org/tiny-GGUF", files={"q4.gguf": b"4" * 5000, "q8.gguf": b"8" * 9000})
 
 
@@ -107,6 +108,34 @@ def test_at_a_terminal_it_asks(project: Path, answer: str, gone: bool) -> None:
     assert "weights" in out
     assert "free it?" in err
     assert cache.folder(variant).exists() is not gone
+
+
+def test_what_a_pull_has_found_complete_stays_until_it_has_said_so(project: Path) -> None:
+    variant = pulled("q4.gguf")
+    blob = cache.blob(variant, variant.files[0])
+    call = [sys.executable, "-m", "deploy.cli", "gc", "--yes"]
+    with flock.shared(paths.weights_lock_file(), waiting="nobody"):
+        process = subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        heard = iter(process.stderr.readline, "")
+        assert any("weights are being fetched: waiting" in line for line in heard)
+        assert blob.exists()
+    process.communicate()
+    assert process.returncode == 0
+    assert not blob.exists()
+
+
+def test_a_pull_waits_for_what_is_being_removed(project: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})"
+    code += "; from tests.deploy.commands.test_storage import pulled; pulled('q4.gguf'); print('pulled', flush=True)"
+    with flock.held(paths.weights_lock_file()):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        assert "being removed by `gc`: waiting" in process.stderr.readline()
+    out, _ = process.communicate()
+    assert out == "pulled\n"
 
 
 def test_two_projects_share_a_repository(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,12 @@ def sha256(text):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def test_a_configuration_that_is_far_too_long_is_not_decoded():
+    content = b'{"a":[' + b"[]," * (facts.DECODED_BYTES // 2) + b"[]]}"
+    with pytest.raises(LockError, match=r"`config.json` has 6 MB, no configuration needs 4 MB"):
+        described(content)
+
+
 def test_a_plain_model():
     found = described(QWEN3)
     assert found.precision == "bf16"

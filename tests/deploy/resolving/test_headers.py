@@ -1,3 +1,4 @@
+import struct
 from contextlib import ExitStack
 from io import BytesIO
 
@@ -93,6 +94,18 @@ def test_headers_are_bounded_together(served, monkeypatch):
     assert headers.safetensors(repository, ["a.safetensors", "b.safetensors"]) == Tensors(count=0)
     with pytest.raises(LockError, match="together"):
         headers.safetensors(repository, list(repository.paths))
+
+
+def test_no_header_on_this_disk_is_followed_for_ever_either(tmp_path):
+    path = tmp_path / "x.gguf"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 9))
+        for _ in range(9):
+            file.write(struct.pack("<QcIQ", 1, b"k", 8, 1 << 25))
+            file.seek(1 << 25, 1)
+        file.write(b"\0")
+    with pytest.raises(LockError, match="does not end within"):
+        headers.gguf(Disk(tmp_path), [path.name])
 
 
 def test_so_many_files_are_no_model(tmp_path):

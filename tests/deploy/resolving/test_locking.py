@@ -1,5 +1,7 @@
 import hashlib
 import json
+import os
+import shutil
 from contextlib import ExitStack
 
 import msgspec
@@ -385,6 +387,31 @@ def test_a_path_that_is_no_model_is_refused(tmp_path, gguf):
     assert "neither safetensors" in refused(lock, wish("file:empty"), tmp_path).message
     (tmp_path / "cut.gguf").write_bytes(gguf.read_bytes()[:500])
     assert "cut off" in refused(lock, wish("file:cut.gguf"), tmp_path).message
+
+
+def test_a_path_that_can_be_none_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such user"):
+        lock(wish("file:~nobody-of-this-name/x.gguf"), tmp_path)
+    os.mkfifo(tmp_path / "pipe.gguf")
+    assert "neither a folder nor a .gguf" in refused(lock, wish("file:pipe.gguf"), tmp_path).message
+
+
+def test_a_file_whose_name_cannot_be_locked_is_named(tmp_path, folder):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "a\nb.json").write_text("{}")
+    error = refused(lock, wish("file:copy"), tmp_path)
+    assert "'a\\nb.json' cannot be the name" in error.message
+    assert "damaged" not in error.message
+
+
+def test_what_was_found_and_cannot_be_read_again_is_not_called_a_damaged_lock(tmp_path, folder):
+    copy = tmp_path / "a\x1bb"
+    shutil.copytree(folder, copy)
+    with pytest.raises(LockError, match=r"what was found cannot be locked: .* holds a control character") as caught:
+        lock(wish("file:."), copy)
+    assert "damaged" not in caught.value.message
+    assert "version control" not in caught.value.hint
 
 
 def test_auto_is_chosen_once_with_its_reason(tmp_path):

@@ -77,21 +77,37 @@ def test_a_model_that_the_engines_have_needs_none_but_its_tokenizer_does():
 
 def test_it_may_run_where_every_file_is_allowed(capsys):
     found = claims(config=CONFIG)
-    assert remote_code.may_run(CODE, found, ALLOWED)
-    assert not remote_code.may_run(CODE, (), ())
+    assert remote_code.may_run(CODE, found, found, ALLOWED)
+    assert not remote_code.may_run(CODE, found, (), ())
     assert capsys.readouterr().err == ""
-    error = refused(remote_code.may_run, CODE, found, ALLOWED[:2])
+    error = refused(remote_code.may_run, CODE, found, found, ALLOWED[:2])
     assert "tokenization_x.py  1 bytes  sha256:" + "3" * 64 in error.message
     assert error.hint.endswith("allow-remote-code = [" + ", ".join(f'"{one}"' for one in ALLOWED) + "]")
 
 
 def test_an_allowed_hash_that_is_gone_is_said(capsys):
     gone = "sha256:" + "4" * 64
-    assert remote_code.may_run(CODE, claims(config=CONFIG), (*ALLOWED, gone))
+    found = claims(config=CONFIG)
+    assert remote_code.may_run(CODE, found, found, (*ALLOWED, gone))
     assert gone in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["org/other--modeling_x.Model", "missing.Model", "Model", "", "../modeling_x.Model"])
 def test_code_that_cannot_be_pinned_is_refused_whatever_is_allowed(name):
-    error = refused(remote_code.may_run, CODE, (Claim(file="config.json", name=name),), ALLOWED)
-    assert f"`{name}`" in error.message
+    claimed = (Claim(file="config.json", name=name),)
+    assert f"`{name}`" in refused(remote_code.may_run, CODE, claimed, claimed, ALLOWED).message
+
+
+def test_once_code_runs_every_claim_must_be_of_pinned_files():
+    """An engine that trusts the tokenizer's code trusts what config.json names too, known architecture or not."""
+    found = claims(config={"auto_map": {"AutoModel": "org/other--x.Model"}}, tokenizer_config=TOKENIZER)
+    needed = remote_code.needed(found, "XForCausalLM", {"XForCausalLM"})
+    assert [claim.file for claim in needed] == ["tokenizer_config.json"]
+    assert "org/other--x.Model" in refused(remote_code.may_run, CODE, found, needed, ALLOWED).message
+
+
+def test_parts_of_a_multimodal_model_name_classes_too():
+    found = claims(
+        config={"text_config": CONFIG, "vision_config": 3, "other": CONFIG}, video_preprocessor_config=CONFIG
+    )
+    assert [claim.file for claim in found] == ["config.json"] * 2 + ["video_preprocessor_config.json"] * 2

@@ -106,6 +106,12 @@ def test_an_index_that_names_a_missing_shard_is_refused():
     assert "../model-2.safetensors" in message
 
 
+def test_an_index_of_safetensors_names_nothing_else():
+    paths = ["config.json", selection.INDEX, "model-1.safetensors", "pytorch_model.bin"]
+    message = refused(selection.safetensors, paths, index("model-1.safetensors", "pytorch_model.bin"))
+    assert "no safetensors: pytorch_model.bin" in message
+
+
 def test_a_damaged_index_is_refused():
     for content in (b"", b"\xff", b"{}", b'{"weight_map": {"a": 1}}', b'{"a":' * 100_000):
         message = refused(selection.safetensors, [selection.INDEX], lambda _, content=content: content)

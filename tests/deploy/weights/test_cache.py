@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download
 
-from deploy import paths
-from deploy.errors import LockError
+from deploy import atomic, paths
+from deploy.errors import LockError, UserError
 from deploy.lockfile import Origin, Variant
-from deploy.weights import cache
+from deploy.weights import cache, verify
 from tests import locked
 from tests.hubserver import Repo, hub
 
@@ -113,6 +115,72 @@ def test_stray_links_are_taken_out_and_their_blobs_stay(capsys: pytest.CaptureFi
     assert not (cache.snapshot(variant) / "nested" / "tokenizer.json").is_symlink()
     assert all(cache.blob(everything, file).exists() for file in everything.files)
     assert "tokenizer.json" in capsys.readouterr().err
+
+
+def test_what_no_engine_reads_stays_linked_for_the_tool_that_fetched_it() -> None:
+    documents = {"README.md": b"#", "LICENSE": b"free", ".gitattributes": b"", "images/a.png": b"?"}
+    repo = Repo("org/documented", files=REPO.files | documents | {"evil.py": b"", "other.BIN": b"", "merges.txt": b""})
+    variant, everything = locked.of(repo, *REPO.files), locked.of(repo)
+    store(everything, repo)
+    cache.link(everything)
+    base = cache.snapshot(variant)
+    assert {path.name for path in cache.strays(variant)} == {"evil.py", "other.BIN", "merges.txt"}
+    cache.link(variant)
+    assert list(cache.strays(variant)) == []
+    assert {str(path.relative_to(base)) for path in base.rglob("*") if path.is_symlink()} == {*REPO.files, *documents}
+
+
+def test_variants_of_one_commit_keep_each_others_files() -> None:
+    first, second = locked.of(REPO, "config.json"), locked.of(REPO, "config.json", "model.safetensors")
+    store(second, REPO)
+    for variant in (first, second, first):
+        cache.link(variant, (first, second))
+    assert verify.inspect((first, second), "full") == ((), ())
+    assert [finding.path for finding in verify.check(first)] == ["model.safetensors"], "an engine would read it"
+
+
+def test_a_cache_that_cannot_be_written_is_warned_of_once_all_is_linked(capsys: pytest.CaptureFixture[str]) -> None:
+    variant = locked.of(REPO)
+    store(variant, REPO)
+    # As good as a read-only folder, for root too.
+    (cache.folder(variant) / "refs").write_bytes(b"")
+    cache.link(variant)
+    assert verify.check(variant, full=True) == ()
+    assert capsys.readouterr().err.count("warning") == 1
+
+
+def test_a_killed_write_of_a_ref_is_no_ref_for_huggingface_hub() -> None:
+    variant = locked.of(REPO)
+    store(variant, REPO)
+    killed = "import os; os.fsync = lambda _: os._exit(9); from deploy.weights import cache; import msgspec, sys"
+    code = f"{killed}; from deploy.lockfile import Variant"
+    code += "; cache.link(msgspec.json.decode(sys.stdin.buffer.read(), type=Variant))"
+    done = subprocess.run([sys.executable, "-c", code], input=msgspec.json.encode(variant), check=False)
+    assert done.returncode == 9
+    (left,) = (path for path in cache.folder(variant).rglob("*") if atomic.TEMPORARY.fullmatch(path.name))
+    assert left.parent == cache.folder(variant)
+    (paths.hub_cache() / "CACHEDIR.TAG").touch()
+    scanned = scan_cache_dir(paths.hub_cache())
+    assert (len(scanned.repos), scanned.warnings) == (1, [])
+
+
+def test_a_name_as_long_as_the_file_system_allows_is_linked() -> None:
+    repo = Repo("org/long", files={f"{'n' * 250}.json": b"{}"})
+    variant = locked.of(repo)
+    store(variant, repo)
+    cache.link(variant)
+    assert verify.check(variant) == ()
+
+
+def test_a_folder_in_the_way_of_a_link_is_named_and_nothing_is_left_beside() -> None:
+    variant = locked.of(REPO, "config.json")
+    store(variant, REPO)
+    entry = cache.snapshot(variant) / "config.json"
+    entry.mkdir(parents=True)
+    with pytest.raises(UserError, match="in the way") as raised:
+        cache.link(variant)
+    assert raised.value.hint == f"rm -r '{entry}'"
+    assert list(entry.parent.iterdir()) == [entry]
 
 
 def test_two_single_files_of_one_commit_share_a_snapshot() -> None:

