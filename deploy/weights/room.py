@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,8 +80,10 @@ def _unseen(files: dict[Path, tuple[File, Path]]) -> dict[Path, int]:
 
 
 def _is_proved(blob: Path, file: File) -> bool:
+    """What may not be read helps nobody, whatever its stamp says."""
     stamp = stamps.get(blob)
-    return stamp is not None and stamp.sha256 == file.sha256 and stamp.fits(blob.stat())
+    fits = stamp is not None and stamp.sha256 == file.sha256 and stamp.fits(blob.stat())
+    return fits and os.access(blob, os.R_OK)
 
 
 def _rest(file: File, part: Path) -> int:
