@@ -15,15 +15,16 @@ from deploy.lines import Steps
 
 LINE_CHARACTERS, KEY_DOTS = 1 << 16, 8
 """Nothing of ours comes near. A TOML reader's time grows with the square of a key's parts: minutes for one line."""
-SILENT = re.compile(
-    r'''"""(?:[^"\\]++|\\.?|"(?!""))*+(?:"{3,5}|\Z)'''
-    r"""|'''(?:[^']++|'(?!''))*+(?:'{3,5}|\Z)"""
-    r"""|"(?:[^"\\\n]++|\\[^\n]?)*+"?"""
-    r"""|'[^'\n]*+'?|\#[^\n]*+""",
-    re.DOTALL,
-)
-"""Strings and comments, in which a dot means nothing. One that does not end is taken too: nothing is read after it.
-No way of matching is tried twice, so that its own time grows with the text only."""
+SILENT = re.compile(r"""\"{3}|'{3}|\"|'|\#""")
+"""Where a string or a comment begins, in which a dot means nothing."""
+CLOSING = {
+    '"""': re.compile(r'\\.|"{3,5}', re.DOTALL),
+    "'''": re.compile(r"'{3,5}"),
+    '"': re.compile(r'\\[^\n]|"|\n'),
+    "'": re.compile(r"'|\n"),
+    "#": re.compile(r"\n"),
+}
+"""What may end it, and what an escape hides."""
 LINE = re.compile(r"line (\d+)")
 STEP = re.compile(r"\.([^.\[\]`]+)|\[(\d+)\]")
 UNKNOWN_KEY = re.compile("Object contains unknown field `(.*)`", re.DOTALL)
@@ -63,10 +64,30 @@ def tables(text: str, *, number: Callable[[str], Any] = float) -> dict[str, Any]
 def _refuse_slow(text: str) -> None:
     spoken = lines = text.split("\n")
     if any(line.count(".") > KEY_DOTS for line in lines):
-        spoken = SILENT.sub(lambda found: "\n" * found[0].count("\n"), text).split("\n")
+        spoken = _spoken(text).split("\n")
     for number, (line, keys) in enumerate(zip(lines, spoken, strict=True), 1):
         if len(line) > LINE_CHARACTERS or keys.count(".") > KEY_DOTS:
             raise Undecodable("a line that is too long, or a key of too many parts", number)
+
+
+def _spoken(text: str) -> str:
+    """Without strings and comments, line by line. No character is looked at twice, whatever the text is."""
+    kept, position = [], 0
+    while found := SILENT.search(text, position):
+        end = _closed(text, found[0], found.end())
+        kept += [text[position : found.start()], "\n" * text.count("\n", found.start(), end)]
+        position = end
+    return "".join([*kept, text[position:]])
+
+
+def _closed(text: str, opening: str, start: int) -> int:
+    """Where it ends; the end of the text for one that does not: nothing is read after it."""
+    for found in CLOSING[opening].finditer(text, start):
+        if found[0] == "\n":
+            return found.start()
+        if not found[0].startswith("\\"):
+            return found.end()
+    return len(text)
 
 
 def typed(found: dict[str, Any], text: str, kind: type[Kind]) -> Kind:
