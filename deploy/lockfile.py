@@ -30,8 +30,6 @@ MOST_BYTES = 32 << 20
 """A lock of a hundred thousand files is 20 MB."""
 DAMAGED = "the lock is damaged: "
 RESTORE = "restore it from version control, or delete it and run `ownweights lock`"
-SHA256, SHA1 = soundness.SHA256, soundness.SHA1
-is_safe, tree_digest = soundness.is_safe, soundness.tree_digest
 
 
 class File(Table, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Literal
 
-from deploy.lockfile import Facts, File, Lock, Model, Origin, Place, Variant, tree_digest, write
+from deploy.lockfile import Facts, File, Lock, Model, Origin, Place, Variant, write
+from deploy.soundness import tree_digest
 from tests.hubserver import Blob, Repo
 
 HUB = Place(kind="hub")

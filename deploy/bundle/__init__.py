@@ -27,7 +27,8 @@ import msgspec
 
 from deploy import __version__, digests, paths
 from deploy.errors import WeightsError
-from deploy.lockfile import SHA256, File, Variant
+from deploy.lockfile import File, Variant
+from deploy.soundness import SHA256
 from deploy.weights import cache
 
 MANIFEST, LOCK, WISHES = "manifest.json", "models.lock", "models.toml"

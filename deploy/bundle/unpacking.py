@@ -19,7 +19,7 @@ from deploy.changes import history
 from deploy.errors import LockError, WeightsError
 from deploy.lockfile import File, Lock, Variant
 from deploy.stop import Stop
-from deploy.weights import cache, verify
+from deploy.weights import cache, room, verify
 from deploy.weights.part import Part
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _require_room(archive: Archive, blobs: dict[str, tuple[Variant, File]], free
             variant, file = blobs[slot.member.name]
             blob, part = cache.blob(variant, file), cache.part(variant, file)
             if verify.difference(blob, file) is not None:
-                weights += max(0, file.size - (part.stat().st_size if part.exists() else 0))
+                weights += room.rest(file, part)
         elif _is_wheel(slot, archive) and not _wheel(slot).exists():
             wheels += slot.member.size
     disk.require(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from deploy import lockfile
+from deploy import soundness
 from deploy.errors import PlaceError
 from deploy.hub.client import Question
 from deploy.hub.errors import explained, shown
@@ -76,7 +76,7 @@ def info(question: Question) -> Info:
     """Raises PlaceError, also where the answer is about another commit than the one asked for."""
     url = f"{_url(question)}/revision/{quote(question.revision, safe='')}"
     found = _decoded(question.page(url)[0], Info, question)
-    if lockfile.SHA1.fullmatch(question.revision) and found.sha != question.revision:
+    if soundness.SHA1.fullmatch(question.revision) and found.sha != question.revision:
         raise PlaceError(
             f"asked for commit {question.revision} of `{question.repo}`, was given {found.sha}",
             where=question.where,
@@ -110,7 +110,7 @@ def _pages(question: Question, url: str | None) -> Iterator[list[Entry | Folder]
 
 def _refuse_paths(question: Question, paths: list[str]) -> None:
     """Those that would leave their folder, come twice, or name a file as the folder of another."""
-    unsafe = next((path for path in paths if not lockfile.is_safe(path)), None)
+    unsafe = next((path for path in paths if not soundness.is_safe(path)), None)
     if unsafe is not None:
         raise _refusal(question, f"an unsafe path: `{shown(unsafe)}`")
     # Sorted by their components, what is below a path follows it at once.

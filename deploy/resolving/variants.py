@@ -8,11 +8,13 @@ import msgspec
 
 from deploy import catalog
 from deploy.catalog import Gguf, Row
-from deploy.lockfile import Facts, File, Licence, Origin, Place, Tensors, Variant, Wheel, tree_digest
+from deploy.licence import REFERENCE
+from deploy.lockfile import Facts, File, Licence, Origin, Place, Tensors, Variant, Wheel
 from deploy.resolving import attention, facts, headers, remote_code, selection
 from deploy.resolving.facts import Described
 from deploy.resolving.folder import Folder, purl
 from deploy.resolving.selection import Format
+from deploy.soundness import tree_digest
 
 UNSAID = ("unknown", "other")
 """Words of the catalogue for a licence that nobody read."""
@@ -133,5 +135,5 @@ def _licence(folder: Folder, files: Sequence[File], row: Row | None) -> Licence 
     text = next((file.sha256 for file in files if file.path == path), None)
     own = folder.licence(text)
     listed = row.licence.spdx if row and row.licence.spdx not in UNSAID else None
-    name = listed or own if not own or own.startswith("LicenseRef-") else own
+    name = listed or own if not own or own.startswith(REFERENCE) else own
     return Licence(id=name, file=path, text=text, gated=folder.gated) if name else None

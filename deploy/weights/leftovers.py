@@ -16,8 +16,9 @@ import psutil
 from deploy import environment, flock, lockfile, paths, prepare
 from deploy.changes import history
 from deploy.engine import Engine
-from deploy.lockfile import SHA256, Lock, Variant
+from deploy.lockfile import Lock, Variant
 from deploy.plan import ModelPlan
+from deploy.soundness import SHA256
 from deploy.weights import freeing, gc
 from deploy.weights.freeing import Freeable, folders
 

@@ -32,7 +32,7 @@ def missing(variants: Iterable[Variant], progress: Progress | None = None) -> di
         lambda blob: files[blob][0].size,
         progress,
     )
-    return absent | {blob: _rest(*files[blob]) for blob, found in wrong.items() if found is not None}
+    return absent | {blob: rest(*files[blob]) for blob, found in wrong.items() if found is not None}
 
 
 def unseen(variants: Iterable[Variant]) -> dict[Path, int]:
@@ -73,7 +73,7 @@ def _fetched(variants: Iterable[Variant]) -> dict[Path, tuple[File, Path]]:
 
 def _unseen(files: dict[Path, tuple[File, Path]]) -> dict[Path, int]:
     return {
-        blob: _rest(file, part)
+        blob: rest(file, part)
         for blob, (file, part) in files.items()
         if not blob.exists() or blob.stat().st_size != file.size
     }
@@ -86,7 +86,8 @@ def _is_proved(blob: Path, file: File) -> bool:
     return fits and os.access(blob, os.R_OK)
 
 
-def _rest(file: File, part: Path) -> int:
+def rest(file: File, part: Path) -> int:
+    """Bytes of it that an unfinished part lacks."""
     return max(0, file.size - (part.stat().st_size if part.exists() else 0))
 
 

@@ -8,10 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from deploy import digests
+from deploy.licence import REFERENCE
 from deploy.lockfile import File, Variant
 from deploy.weights import cache, stamps
-
-REFERENCE = "LicenseRef-"
 
 
 @dataclass(frozen=True)

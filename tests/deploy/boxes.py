@@ -6,7 +6,8 @@ from pathlib import Path
 
 from deploy.engine import Command, Device, Diagnosis, Launch, Refusal, Settings
 from deploy.hardware import Cpu, Gpu, Hardware, Memory
-from deploy.lockfile import Facts, File, Lock, Model, Origin, Place, Variant, tree_digest
+from deploy.lockfile import Facts, File, Lock, Model, Origin, Place, Variant
+from deploy.soundness import tree_digest
 
 GB = 10**9
 

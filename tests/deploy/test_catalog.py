@@ -4,7 +4,7 @@ import pytest
 
 from deploy import catalog
 from deploy.errors import ConfigError
-from deploy.lockfile import SHA1, SHA256
+from deploy.soundness import SHA1, SHA256
 
 ROWS = catalog.rows()
 PINNED = {

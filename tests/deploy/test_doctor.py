@@ -21,8 +21,9 @@ from deploy.engine import Device
 from deploy.environment import RECORD, Environment
 from deploy.errors import OwnweightsError
 from deploy.hardware import Hardware
-from deploy.lockfile import File, Lock, Variant, inputs_digest, tree_digest
+from deploy.lockfile import File, Lock, Variant, inputs_digest
 from deploy.neighbours import Neighbour
+from deploy.soundness import tree_digest
 from deploy.weights import cache, verify
 from tests.deploy import boxes
 from tests.deploy.boxes import GB, StubEngine

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from deploy import config, decoding, lockfile
+from deploy import config, decoding, lockfile, soundness
 from deploy.errors import LockError
 from deploy.lockfile import (
     EnginePin,
@@ -67,7 +67,7 @@ def variant(files, *, kind="gguf", precision="Q4_K_M", origin=None, facts=None, 
         format=kind,
         precision=precision,
         size=sum(file.size for file in files),
-        tree=lockfile.tree_digest(files),
+        tree=soundness.tree_digest(files),
         origin=origin or Origin(kind="path"),
         facts=facts or Facts(),
         files=files,
@@ -344,7 +344,7 @@ def test_an_unsafe_path_is_refused(path):
 
 @given(st.text(max_size=30))
 def test_a_safe_path_stays_in_its_folder(path):
-    if lockfile.is_safe(path):
+    if soundness.is_safe(path):
         joined = PurePosixPath("/base") / path
         assert joined.is_relative_to("/base")
         assert joined != PurePosixPath("/base")
@@ -430,7 +430,7 @@ SLIPS = (
 def test_the_line_named_is_the_one_that_was_edited(lock, slip, data):
     """Or, where only a sum shows it, that sum in the same table; or the table's header, for what is missing."""
     lines = lockfile.write(lock).split("\n")
-    trees = {lockfile.tree_digest(one.files) for model in lock.models for one in model.variants}
+    trees = {soundness.tree_digest(one.files) for model in lock.models for one in model.variants}
     for at in data.draw(st.lists(st.integers(2, len(lines) - 1), max_size=3)):
         lines.insert(at, data.draw(st.sampled_from(["", "# [[model]] size = 3", "  # it's"])))
     can_slip = [at for at, line in enumerate(lines) if not line.lstrip().startswith("#") and slip(line) != line]
@@ -443,7 +443,7 @@ def test_the_line_named_is_the_one_that_was_edited(lock, slip, data):
         error = caught
     else:
         # Hashes of wheels and of code that is not fetched decide about no bytes.
-        assert {lockfile.tree_digest(one.files) for model in found.models for one in model.variants} == trees
+        assert {soundness.tree_digest(one.files) for model in found.models for one in model.variants} == trees
         return
     header = max(index for index in range(at + 1) if index == 0 or lines[index].startswith("["))
     end = next((index for index in range(at + 1, len(lines)) if lines[index].startswith("[")), len(lines))

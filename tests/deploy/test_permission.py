@@ -5,7 +5,8 @@ import pytest
 
 from deploy import config, permission
 from deploy.errors import UserError
-from deploy.lockfile import File, Model, Origin, Variant, tree_digest
+from deploy.lockfile import File, Model, Origin, Variant
+from deploy.soundness import tree_digest
 
 WISH = '[[model]]\nname = "chat"\n{}\n'
 CODE = tuple(File(path=f"{name}.py", size=1, sha256=digit * 64) for name, digit in (("modeling", "1"), ("tokens", "2")))

@@ -8,7 +8,8 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from deploy import sbom
-from deploy.lockfile import EnginePin, Facts, File, Licence, Lock, Model, Origin, Variant, tree_digest
+from deploy.lockfile import EnginePin, Facts, File, Licence, Lock, Model, Origin, Variant
+from deploy.soundness import tree_digest
 from tests.deploy.boxes import StubEngine
 
 WEIGHTS = File(path="model.safetensors", size=7, sha256="a" * 64)

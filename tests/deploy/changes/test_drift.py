@@ -11,7 +11,8 @@ import pytest
 from deploy.changes import drift, drift_lines
 from deploy.changes.contents import Contents
 from deploy.changes.drift import Change, Drift
-from deploy.lockfile import Facts, File, Licence, Model, Origin, Tensors, Variant, tree_digest
+from deploy.lockfile import Facts, File, Licence, Model, Origin, Tensors, Variant
+from deploy.soundness import tree_digest
 from tests import hubserver, locked
 from tests.hubserver import Hub, Repo
 

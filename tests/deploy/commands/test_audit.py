@@ -5,7 +5,8 @@ import json
 import pytest
 
 from deploy import catalog, cli, lockfile, project
-from deploy.lockfile import Licence, Lock, Model, Origin, Variant, tree_digest
+from deploy.lockfile import Licence, Lock, Model, Origin, Variant
+from deploy.soundness import tree_digest
 from tests.deploy import boxes
 
 KIMI = catalog.find("kimi-k2.5").licence

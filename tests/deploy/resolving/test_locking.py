@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import msgspec
 import pytest
 
-from deploy import catalog, config, hub, lockfile
+from deploy import catalog, config, hub, lockfile, soundness
 from deploy.config import ModelWish
 from deploy.errors import ConfigError, LockError
 from deploy.lockfile import Licence, Place
@@ -573,7 +573,7 @@ class TestAtLocked:
         text = lockfile.write(first)
         (variant,) = first.models[0].variants
         files = (msgspec.structs.replace(variant.files[0], sha256="0" * 64), *variant.files[1:])
-        forged = msgspec.structs.replace(variant, files=files, tree=lockfile.tree_digest(files))
+        forged = msgspec.structs.replace(variant, files=files, tree=soundness.tree_digest(files))
         model = msgspec.structs.replace(first.models[0], variants=(forged,))
         assert self.again(wish("hf:org/tiny"), tmp_path, msgspec.structs.replace(first, models=(model,))) == text
 
