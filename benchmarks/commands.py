@@ -222,7 +222,7 @@ def _run(suite: Suite, base_url: str) -> None:
     import uvloop
 
     from benchmarks import endpoint
-    from deploy import detection
+    from deploy.hardware import detection
 
     hardware = detection.detect(paths.hub_cache()) if endpoint.is_here(base_url) else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -231,10 +231,12 @@ def _run(suite: Suite, base_url: str) -> None:
 
 def _deliver(result: Result, file: Path | None, as_json: bool) -> None:
     """Print and write it, then fail where it failed."""
-    from benchmarks import results
+    from benchmarks import feedback, results
     from benchmarks.report import report
 
     path = results.write(result, file)
+    if feedback.keep(result):
+        output.say("the speed of one stream is kept for the next plan")
     if as_json:
         output.dump(result)
     else:

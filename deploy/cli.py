@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("serving.commands:logs", "Log of the gateway or of a model's engine."),
     "env": ("serving.commands:env", "Shell exports of the base URL and the key, for eval."),
     "chat": ("serving.commands:chat", "One question, streamed answer."),
-    "plan": ("deploy.commands.box:plan", "What would run here and why. Changes nothing."),
+    "plan": ("deploy.commands.plan:plan", "What would run here and why. Changes nothing."),
     "lock": ("deploy.commands.lock:lock", "Resolve models.toml into models.lock."),
     "drift": ("deploy.commands.lock:drift", "What changed upstream since the lock. Changes nothing."),
     "pull": ("deploy.commands.weights:pull", "Fetch the locked weights that this box needs."),
@@ -40,9 +40,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gc": ("deploy.commands.storage:gc", "Show what nothing needs any more, and free it."),
     "licences": ("deploy.commands.audit:licences", "Under which terms the locked models are given."),
     "sbom": ("deploy.commands.audit:sbom", "The bill of materials: models, files, engines, packages."),
-    "models": ("deploy.commands.box:models", "The catalogue."),
+    "models": ("deploy.commands.catalogue:models", "The catalogue, and what of it fits this box."),
     "hardware": ("deploy.commands.box:hardware", "What this box has."),
-    "doctor": ("deploy.commands.box:doctor", "Check the surroundings; each problem with its fix."),
+    "doctor": ("deploy.commands.doctor:doctor", "Check the surroundings; each problem with its fix."),
     "paths": ("deploy.commands.box:paths_", "Where everything lies."),
     "bench": ("benchmarks.commands:bench", "Measure latency and throughput of the running endpoint."),
     "cost": ("benchmarks.commands:cost", "Price a result and set it beside API prices."),
@@ -111,7 +111,8 @@ def main() -> None:
 
 
 def run(args: list[str]) -> int:
-    """The exit code of one call: 0 ok, 1 the user's fault, 2 ours, 3 wrong bytes, 75 busy, 130 interrupted."""
+    """The exit code of one call: 0 ok, 1 the user's fault, 2 ours, 3 wrong bytes, 4 does not fit,
+    75 busy, 130 interrupted; of `plan` see there."""
     try:
         code = ownweights.main(args, prog_name="ownweights", standalone_mode=False)
     except OwnweightsError as error:

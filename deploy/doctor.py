@@ -8,37 +8,50 @@ from typing import TypeVar
 
 import msgspec
 
-from deploy import detection, lockfile, paths, ports, prepare, project
-from deploy import plan as planning
-from deploy.checks import Context, Status, Verdict, box, fail, gpu
+from deploy import layout, lockfile, paths, planning, ports, prepare, project
+from deploy.checks import Context, Status, Verdict, box, clock, engines, fail, folders, gpu, hub, kernel, links, python
 from deploy.checks import project as chain
 from deploy.engine import Engine
 from deploy.errors import OwnweightsError, from_system
-from deploy.hardware import Hardware
+from deploy.hardware import Hardware, detection
 from deploy.lockfile import Lock
+from deploy.measured import store
 from deploy.plan import Plan
 from deploy.project import Project
 
 CHECKS: dict[str, Callable[[Context], Verdict]] = {
-    "python": box.python,
-    "packages": box.packages,
+    "python": python.supported,
+    "packages": python.packages,
     "models.toml": chain.models_toml,
     "lock": chain.lock,
     "plan": chain.plan,
-    "engines": chain.engines,
+    "engines": engines.installed,
+    "engine versions": engines.versions,
+    "ollama": engines.ollama,
     "weights": chain.weights,
     "disk": chain.disk,
     "memory": box.memory,
+    "swap": kernel.swap,
+    "memory limit": kernel.memory_limit,
     "cores": box.cores,
+    "cpu quota": kernel.cpu_quota,
     "port": box.port,
     "gpu": gpu.devices,
     "gpu driver": gpu.driver,
     "gpu memory": gpu.memory,
-    "shared memory": gpu.shared_memory,
-    "open files": box.open_files,
-    "folders": box.folders,
-    "key": box.key,
-    "hub": box.hub,
+    "gpu errors": gpu.errors,
+    "gpu clocks": gpu.clocks,
+    "gpu pcie": links.pcie,
+    "gpu peers": links.peers,
+    "shared memory": links.shared_memory,
+    "open files": kernel.open_files,
+    "folders": folders.writable,
+    "file locks": folders.locks,
+    "key": folders.key,
+    "clock": clock.clock,
+    "hub": hub.reach,
+    "hub token": hub.token,
+    "hub access": hub.gated,
 }
 
 
@@ -98,7 +111,7 @@ def _plan(
     """What runs is the plan: one made now would miss the memory that the running engines hold."""
     if running:
         return _or_error(lambda: prepare.read().plan)
-    return _or_error(lambda: planning.make(here.config, lock, hardware, engines, prepare.layout()))
+    return _or_error(lambda: planning.make(here.config, lock, hardware, engines, layout.here(), known=store.read()))
 
 
 def _or_error(part: Callable[[], Part]) -> Part | OwnweightsError:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from deploy import atomic, flock, installer, output, paths
+from deploy import atomic, flock, output, paths
 from deploy.engine import Device, Engine
 from deploy.errors import InstallError
 
@@ -104,6 +104,9 @@ def _make(engine: Engine, home: Path) -> None:
 
 
 def _fill(engine: Engine, partial: Path) -> None:
+    # Not at the top: who asks only where an environment lies should not wait for it.
+    from deploy import installer
+
     # Relocatable, so that its scripts still find their Python under the final name.
     # The base interpreter, because an engine must not depend on the virtual environment we happen to run in.
     base: str = getattr(sys, "_base_executable", sys.executable)

@@ -6,7 +6,7 @@
     │   ├── LockError                 models.lock
     │   ├── WeightsError  exit 3      bytes that are not the pinned ones
     │   ├── PlaceError                a place could not give the bytes
-    │   ├── PlanError                 no engine on this box can run the model
+    │   ├── PlanError     exit 4      no engine on this box can run the model
     │   └── InstallError              an engine's environment could not be made
     ├── EngineError          exit 2   an engine would not start or stopped answering
     └── BusyError            exit 75  another ownweights is doing this now: try again later
@@ -62,6 +62,8 @@ class PlaceError(UserError):
 
 class PlanError(UserError):
     """No engine on this hardware can run the model; the message carries each rejection."""
+
+    exit_code = 4
 
 
 class InstallError(UserError):

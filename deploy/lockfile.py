@@ -17,6 +17,7 @@ import msgspec
 from deploy import canonical, decoding, lines, soundness
 from deploy.config import Config, ModelWish, Table
 from deploy.decoding import Undecodable
+from deploy.dimensions import Cache, Override, Shape
 from deploy.errors import LockError
 
 FILE = "models.lock"
@@ -109,13 +110,24 @@ class Facts(Table, frozen=True, kw_only=True):
     parameters: int | None = None
     active_parameters: int | None = None
     context: int | None = None
-    attention: str | None = None
-    """gqa | mla | hybrid-gqa | …: how KV bytes per token are computed."""
-    kv_bytes_per_token: int | None = None
-    """At 16 bits per element."""
     chat_template: str | None = None
     """sha256 of the template's source."""
     vllm_args: tuple[str, ...] = ()
+    """Of a published recipe, whatever the GPU."""
+    overrides: tuple[Override, ...] = ()
+    """The same for one GPU generation."""
+    cache: Cache | None = None
+    shape: Shape | None = None
+
+    @property
+    def attention(self) -> str | None:
+        """gqa | mla | hybrid-gqa: how KV bytes per token are computed."""
+        return self.cache.kind if self.cache else None
+
+    @property
+    def kv_bytes_per_token(self) -> int | None:
+        """At 16 bits per element, over the whole model."""
+        return self.cache.bytes_per_token if self.cache else None
 
 
 class Variant(Table, frozen=True, kw_only=True):
@@ -132,6 +144,8 @@ class Variant(Table, frozen=True, kw_only=True):
     """sha256 over the sorted lines ``path NUL size NUL sha256 LF``: one number to compare two machines by."""
     origin: Origin
     licence: Licence | None = None
+    quantized_by: str | None = None
+    """Who made these bytes, where the catalogue knows that it was not the model's maker."""
     facts: Facts = Facts()
     tensors: Tensors | None = None
     files: tuple[File, ...]
@@ -143,8 +157,16 @@ class Variant(Table, frozen=True, kw_only=True):
         return f"{self.format}/{self.precision}"
 
 
+class Passed(Table, frozen=True, kw_only=True):
+    """A catalogue row that is better by `auto`'s order, why it was not taken, and what would change that."""
+
+    id: str
+    reason: str
+    change: str
+
+
 class Model(Table, frozen=True, kw_only=True):
-    """A name clients use. ``reason`` says why ``auto`` chose what it did."""
+    """A name clients use. ``reason`` says why ``auto`` chose what it did, ``passed`` why no better row."""
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -154,6 +176,9 @@ class Model(Table, frozen=True, kw_only=True):
     """Digest of the wish's keys that decide what is locked: another one means that it is resolved again."""
     catalogue: str | None = None
     reason: str | None = None
+    preferred: str | None = None
+    """``format/precision`` of the variant that ``auto`` weighed."""
+    passed: tuple[Passed, ...] = ()
     variants: tuple[Variant, ...] = msgspec.field(name="variant")
 
 

@@ -33,6 +33,16 @@ def cache_dir() -> Path:
     return _ours("XDG_CACHE_HOME", ".cache", "cache")
 
 
+def config_dir() -> Path:
+    """What the user wrote for all projects."""
+    return _ours("XDG_CONFIG_HOME", ".config", "config")
+
+
+def catalogue_dir() -> Path:
+    """Rows that the user adds to the catalogue: TOML files."""
+    return config_dir() / "catalog"
+
+
 def environments_dir() -> Path:
     """One content-addressed folder per engine environment."""
     return data_dir() / "environments"
@@ -145,6 +155,7 @@ def places() -> dict[str, Path]:
         "data": data_dir(),
         "state": state_dir(),
         "cache": cache_dir(),
+        "catalogue": catalogue_dir(),
         "environments": environments_dir(),
         "wheels": wheels_dir(),
         "wheelhouse": wheelhouse_dir(),

@@ -6,15 +6,16 @@ import time
 
 import msgspec
 
-from deploy import atomic, environment, licence, output, paths, permission, plan
+from deploy import atomic, environment, layout, licence, output, paths, permission, planning
 from deploy.changes import history
 from deploy.engine import Engine
 from deploy.errors import LockError, UserError
 from deploy.hardware import Hardware
 from deploy.lockfile import Lock, Variant
-from deploy.plan import Layout, ModelPlan, Plan
+from deploy.measured import store
+from deploy.plan import ModelPlan, Plan, insist
 from deploy.project import Project
-from deploy.weights import cache, places, puller, room, verify
+from deploy.weights import pace, places, puller, room, verify
 from deploy.weights.blob import Pulled
 from deploy.weights.places import Only
 
@@ -30,17 +31,6 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan
     created: int
     """Unix seconds."""
-
-
-def layout() -> Layout:
-    """The real places on this box."""
-    return Layout(
-        weights=cache.weights,
-        environment=environment.folder,
-        sockets=paths.run_dir(),
-        state=paths.state_dir(),
-        logs=paths.logs_dir(),
-    )
 
 
 def prepare(
@@ -84,10 +74,10 @@ def decide(
 ) -> tuple[Lock, Plan]:
     """The lock that fits models.toml, not written yet, and the plan on this hardware.
 
-    Raises UserError where something would run that models.toml does not allow.
+    Raises PlanError where a model cannot run here, UserError where something would that models.toml does not allow.
     """
     lock = project.lock(hardware, engines, locked=locked)
-    decided = plan.make(project.config, lock, hardware, engines, layout())
+    decided = insist(planning.make(project.config, lock, hardware, engines, layout.here(), known=store.read()))
     for planned in decided.models:
         permission.refuse(project.config, lock.model(planned.model), variant_of(lock, planned))
     return lock, decided
@@ -109,8 +99,11 @@ def fetch_variants(lock: Lock, variants: tuple[Variant, ...], *, only: Only | No
     for number, variant in enumerate(variants):
         if variant not in variants[:number]:
             announce(variant, only)
+    began = time.monotonic()
     with output.progress() as progress:
-        return puller.pull(variants, only=only, keep=_begun(lock), progress=progress)
+        pulled = puller.pull(variants, only=only, keep=_begun(lock), progress=progress)
+    pace.note(sum(file.fetched_bytes for file in pulled), time.monotonic() - began)
+    return pulled
 
 
 def _begun(lock: Lock) -> frozenset[str] | None:

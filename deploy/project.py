@@ -65,7 +65,7 @@ class Project:
         With ``locked`` nothing is resolved: a stale lock is a LockError that says what changed. ``only`` these
         models are resolved, and those in ``upgrade``; of the others what is locked stays as it is.
         """
-        from deploy import auto
+        from deploy.planning import auto
         from deploy.resolving import locking
 
         wanted = self._wanted(only and only | upgrade)
@@ -81,7 +81,7 @@ class Project:
             wanted,
             previous=previous,
             engines=engines,
-            choose=partial(auto.choose, hardware),
+            choose=partial(auto.choose, hardware, engines, insisted=self.config.engines),
             base=self.folder,
             upgrade=upgrade,
             accept_new_owner=accept_new_owner,
@@ -93,7 +93,7 @@ class Project:
 
         ``only`` these models; the rest of the lock, and what it was made from, is then taken as it is.
         """
-        from deploy import auto
+        from deploy.planning import auto
         from deploy.resolving import locking
 
         previous = lockfile.read(self.lock_path)
@@ -101,7 +101,7 @@ class Project:
             self._wanted(only),
             previous=previous,
             engines=engines,
-            choose=partial(auto.choose, hardware),
+            choose=partial(auto.choose, hardware, engines, insisted=self.config.engines),
             base=self.folder,
             at_locked=True,
         )
@@ -128,12 +128,12 @@ class Project:
             previous=lockfile.read(self.lock_path),
             engines=(),
             # What `auto` chose is what is looked at: whether it would choose another one is no drift.
-            choose=lambda _: (model.catalogue or "", model.reason or ""),
+            choose=lambda _: locking.kept(model),
             base=self.folder,
             upgrade=frozenset((model.name,)),
         )
         # A catalogue row is locked without what cannot be reached, which says nothing about what became of it.
-        gone = {one.format for one in model.variants} - {one.format for one in made.models[0].variants}
+        gone = {one.key for one in model.variants} - {one.key for one in made.models[0].variants}
         if gone and not hub.reachable():
             raise PlaceError(
                 f"model `{model.name}`: the Hub cannot be reached, so what became of its {min(gone)} is not known",

@@ -1,21 +1,23 @@
 """What makes a lock sound: nothing in it leads out of a folder, into another command, or to other bytes than it says.
 
-Whatever becomes a path, an argument or an address later is judged here, before anything is done with it.
+Whatever becomes a path, an argument, an address or a size later is judged here, before anything is done with it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from deploy.config import NAME
+from deploy.config import NAME, Table
+from deploy.dimensions import MOST, Cache
 from deploy.lines import Steps
 
 if TYPE_CHECKING:
-    from deploy.lockfile import File, Lock, Model, Origin, Place, Variant, Wheel
+    from deploy.lockfile import Facts, File, Lock, Model, Origin, Place, Variant, Wheel
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -42,6 +44,11 @@ PATH_BYTES, PART_BYTES = 1024, 255
 """Of a whole path and of one name in it (NAME_MAX)."""
 LARGEST = 1 << 60
 """Bytes or parameters: a thousand times what anyone has."""
+NEEDED = {
+    **dict.fromkeys(("gqa", "hybrid-gqa"), ("kv_heads", "key_width", "value_width")),
+    "mla": ("rank", "rotary_width"),
+}
+"""Without these a cache of that kind has no size."""
 
 
 class Flaw(NamedTuple):
@@ -135,11 +142,43 @@ def _variant(variant: Variant, at: Steps) -> Iterator[Flaw]:
         if variant.licence.file is not None:
             yield from _path(variant.licence.file, (*at, "licence", "file"))
     yield from _sums(variant, at)
-    yield from _match(DIGEST, variant.facts.chat_template, (*at, "facts", "chat-template"), "a sha256")
+    yield from _facts(variant.facts, (*at, "facts"))
     for number, place in enumerate(variant.places):
         yield from _place(variant, place, (*at, "places", number))
     if variant.files and not any(WEIGHTS[variant.format].fullmatch(file.path) for file in variant.files):
         yield Flaw((*at, "format"), f"{variant.key} lists no file of that format")
+
+
+def _facts(facts: Facts, at: Steps) -> Iterator[Flaw]:
+    yield from _match(DIGEST, facts.chat_template, (*at, "chat-template"), "a sha256")
+    if facts.cache:
+        yield from _cache(facts.cache, (*at, "cache"))
+    if facts.shape:
+        yield from _counts(facts.shape, (*at, "shape"))
+    for number, override in enumerate(facts.overrides):
+        yield from _counts(override, (*at, "overrides", number))
+
+
+def _cache(cache: Cache, at: Steps) -> Iterator[Flaw]:
+    """What is multiplied to bytes later."""
+    yield from _counts(cache, at, least={"layers": 0, "window-layers": 0})
+    for name in NEEDED[cache.kind]:
+        if getattr(cache, name) is None:
+            yield Flaw(at, f"a cache of kind {cache.kind} needs `{name.replace('_', '-')}`")
+    if (cache.window is None) != (cache.window_layers == 0):
+        yield Flaw(at, "`window` and `window-layers` need each other")
+    if cache.layers + cache.window_layers == 0:
+        yield Flaw((*at, "layers"), "a cache without layers")
+    if cache.recurrent:
+        yield from _counts(cache.recurrent, (*at, "recurrent"))
+
+
+def _counts(table: Table, at: Steps, least: Mapping[str, int] = MappingProxyType({})) -> Iterator[Flaw]:
+    """Of layers, heads, widths and the like there is at least one, unless said otherwise."""
+    for name, key in zip(table.__struct_fields__, table.__struct_encode_fields__, strict=True):
+        value = getattr(table, name)
+        if isinstance(value, int) and not least.get(key, 1) <= value <= MOST:
+            yield Flaw((*at, key), f"`{key}` must be between {least.get(key, 1)} and {MOST}")
 
 
 def _files(files: tuple[File, ...], at: Steps) -> Iterator[Flaw]:

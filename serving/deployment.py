@@ -11,10 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from deploy import detection, lockfile, output, paths
+from deploy import lockfile, output, paths
 from deploy.changes import history
 from deploy.engine import Engine
 from deploy.errors import BusyError, EngineError, LockError, WeightsError
+from deploy.hardware import detection, remembered
 from deploy.lockfile import Lock
 from deploy.plan import ModelPlan
 from deploy.prepare import Deployment, prepare, read, variant_of
@@ -80,7 +81,7 @@ def _point_back(project: Project, served: str | None) -> None:
 
 def prepared(project: Project, engines: tuple[Engine, ...], *, locked: bool, only: Only | None) -> Deployment:
     """``deploy.prepare``, on the box as it is without our engines; and the operator's key."""
-    hardware = holdings.given_back(detection.detect(paths.hub_cache()))
+    hardware = holdings.given_back(remembered.measured(detection.detect(paths.hub_cache())))
     deployment = prepare(project, engines, hardware, locked=locked, only=only)
     keys.operator_key(paths.key_file())
     return deployment

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from deploy.engine import Command, Diagnosis, Engine
+from deploy.engine import Command, Diagnosis, Engine, Settings
 from deploy.errors import EngineError
 from deploy.plan import ModelPlan, Plan
 from serving import child as children
 from serving import identity, records
-from serving.board import Board, Served
+from serving.board import Board, Entry, Served
+from serving.figures import Gauge, Scribe
 from serving.process import Job, Links, Pace, Process
 from serving.records import Record
 
@@ -35,11 +36,14 @@ class Fleet:
     ) -> None:
         self._plan = plan
         self._board = board
+        self._scribe = Scribe()
+        self._gauges: dict[str, Gauge] = {}
         self._engines = {(engine.name, engine.device): engine for engine in engines}
         self._processes = {model.model: self._process(model, pace) for model in plan.models}
 
     async def start(self) -> None:
         """Ends what is not wanted, adopts what is, starts the rest. Returns before they are ready: see the board."""
+        self._scribe.start()
         found = records.read_all()
         wanted = {model.model: model for model in self._plan.models}
         for name, record in found.items():
@@ -57,7 +61,11 @@ class Fleet:
 
     async def stop(self, *, engines: bool = True) -> None:
         """With ``engines=False`` they go on, for a later gateway to adopt."""
+        for gauge in self._gauges.values():
+            gauge.look()
+        await self._scribe.settle()
         await asyncio.gather(*(process.stop(end=engines) for process in self._processes.values()))
+        self._scribe.stop()
 
     def _process(self, model: ModelPlan, pace: Pace | None) -> Process:
         engine = self._engines.get((model.engine, model.device))
@@ -84,43 +92,57 @@ class Fleet:
             folder=records.folder(model.model),
             start_timeout_s=model.start_timeout_s,
         )
-        links = Links(
+        return Process(job, entry, self._links(engine, model, entry), pace)
+
+    def _links(self, engine: Engine, model: ModelPlan, entry: Entry) -> Links:
+        gauge = self._gauges[model.model] = Gauge(model, self._plan.hardware, engine, self._scribe)
+        return Links(
             diagnose=engine.diagnose,
             recommand=lambda diagnosis: self._corrected(engine, model, diagnosis),
-            started=lambda pid: self._record(model, pid),
+            started=lambda pid: self._record(model, entry, pid),
+            ready=lambda load_s, log_from: gauge.ready(_settings(model, entry), load_s, log_from),
+            looked=gauge.look,
             ended=lambda: records.forget(model.model),
             heard=lambda: entry.heard_s,
         )
-        return Process(job, entry, links, pace)
 
-    def _record(self, model: ModelPlan, pid: int) -> None:
+    def _record(self, model: ModelPlan, entry: Entry, pid: int) -> None:
         process = identity.of(pid)
-        entry = self._board.find(model.model)
+        earlier = records.read(model.model)
+        at = earlier.at if earlier and earlier.process == process else int(time.time())
+        self._gauges[model.model].began(pid, at)
         # Without an identity it is dead already, and its exit on the way to us.
-        if process and entry:
-            context = entry.served.context_tokens
+        if process:
             records.write(
                 Record(
                     model=model.model,
                     process=process,
                     planned=model.command,
-                    context_tokens=context,
+                    context_tokens=entry.served.context_tokens,
                     socket=model.launch.socket,
+                    at=at,
                 )
             )
 
     def _corrected(self, engine: Engine, model: ModelPlan, diagnosis: Diagnosis) -> Command | None:
-        tokens = diagnosis.context_tokens
-        if tokens is None or model.context_fixed:
+        entry, tokens = self._board.find(model.model), diagnosis.context_tokens
+        if tokens is None or entry is None:
+            return None
+        self._gauges[model.model].refused(_settings(model, entry), diagnosis)
+        if model.context_fixed:
             return None
         self._serve_context(model, tokens)
-        settings = msgspec.structs.replace(model.launch.settings, context_tokens=tokens)
-        return engine.command(msgspec.structs.replace(model.launch, settings=settings))
+        return engine.command(msgspec.structs.replace(model.launch, settings=_settings(model, entry)))
 
     def _serve_context(self, model: ModelPlan, tokens: int) -> None:
         """What clients are promised is what the engine runs with."""
         if entry := self._board.find(model.model):
             self._board.put(msgspec.structs.replace(entry.served, context_tokens=tokens))
+
+
+def _settings(model: ModelPlan, entry: Entry) -> Settings:
+    """What its engine runs with, or would have."""
+    return msgspec.structs.replace(model.launch.settings, context_tokens=entry.served.context_tokens)
 
 
 def end_all(*, grace_s: float) -> tuple[str, ...]:

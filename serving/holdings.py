@@ -1,43 +1,86 @@
-"""Memory that our own engines hold now, and that is free again when another plan replaces them."""
+"""Memory that our own engines hold now or have held, and that is free again when another plan replaces them."""
 
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import msgspec
 import psutil
 
-from deploy.hardware import Gpu, Hardware
+from deploy.engine import Device
+from deploy.hardware import GpuReading, Hardware, nvidia, pci
 from serving import records
+
+ROOT = Path("/")
+HIGH_WATER = re.compile(rb"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
+"""Most RAM that a process has held; source: proc(5), /proc/PID/status."""
 
 
 def resident_bytes(pid: int) -> int | None:
     """RAM of a process and its helpers; None where it is gone."""
     try:
-        root = psutil.Process(pid)
-        return sum(process.memory_info().rss for process in (root, *root.children(recursive=True)))
+        return sum(process.memory_info().rss for process in _family(pid))
     except psutil.Error:
         return None
+
+
+def peak_bytes(pid: int, device: Device) -> int | None:
+    """What an engine takes of its device. RAM: the most it has held; a GPU: what it holds now of the fullest.
+
+    None where it is gone, or where that cannot be read. What helpers share is counted with each.
+    """
+    if device == "gpu":
+        return fullest_bytes(pid, nvidia.look(ROOT, pci.gpus(ROOT)).readings)
+    try:
+        return sum(_high_water_bytes(process.pid) for process in _family(pid)) or None
+    except psutil.Error:
+        return None
+
+
+def fullest_bytes(pid: int, gpus: tuple[GpuReading, ...]) -> int | None:
+    """Of the GPU on which the engine and its helpers hold most; None where they are seen on none."""
+    held = (sum(process.memory_bytes or 0 for process in gpu.processes if _root(process.pid) == pid) for gpu in gpus)
+    return max(held, default=0) or None
 
 
 def given_back(hardware: Hardware) -> Hardware:
     """The box as it will be once our engines have ended: what a new plan may count on."""
     pids = {record.process.pid for record in records.read_all().values() if record.process.alive}
     held = sum(resident_bytes(pid) or 0 for pid in pids)
-    memory = hardware.memory
-    if memory.available_bytes is not None:
-        memory = msgspec.structs.replace(memory, available_bytes=memory.available_bytes + held)
-    if memory.limit_used_bytes is not None:
-        memory = msgspec.structs.replace(memory, limit_used_bytes=max(0, memory.limit_used_bytes - held))
-    gpus = tuple(_without(gpu, pids) for gpu in hardware.gpus)
-    return msgspec.structs.replace(hardware, memory=memory, gpus=gpus)
+    now = hardware.now
+    if now.memory_available_bytes is not None:
+        now = msgspec.structs.replace(now, memory_available_bytes=now.memory_available_bytes + held)
+    if now.limit_used_bytes is not None:
+        now = msgspec.structs.replace(now, limit_used_bytes=max(0, now.limit_used_bytes - held))
+    gpus = tuple(_without(gpu, pids) for gpu in now.gpus)
+    return msgspec.structs.replace(hardware, now=msgspec.structs.replace(now, gpus=gpus))
 
 
-def _without(gpu: Gpu, pids: set[int]) -> Gpu:
-    ours = sum(process.memory_bytes or 0 for process in gpu.processes if _root(process.pid) in pids)
-    if not ours or gpu.memory_free_bytes is None:
-        return gpu
-    return msgspec.structs.replace(gpu, memory_free_bytes=gpu.memory_free_bytes + ours)
+def _without(gpu: GpuReading, pids: set[int]) -> GpuReading:
+    others = tuple(process for process in gpu.processes if _root(process.pid) not in pids)
+    ours = sum(process.memory_bytes or 0 for process in gpu.processes if process not in others)
+    return msgspec.structs.replace(
+        gpu,
+        memory_free_bytes=None if gpu.memory_free_bytes is None else gpu.memory_free_bytes + ours,
+        memory_used_bytes=None if gpu.memory_used_bytes is None else max(0, gpu.memory_used_bytes - ours),
+        processes=others,
+    )
+
+
+def _family(pid: int) -> tuple[psutil.Process, ...]:
+    root = psutil.Process(pid)
+    return (root, *root.children(recursive=True))
+
+
+def _high_water_bytes(pid: int) -> int:
+    """0 of one that has just ended: what it held is not known any more."""
+    try:
+        found = HIGH_WATER.search(Path(f"/proc/{pid}/status").read_bytes())
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
 
 
 def _root(pid: int) -> int:

@@ -70,6 +70,10 @@ class Links:
     recommand: Callable[[Diagnosis], Command | None] = lambda diagnosis: None
     """The command, corrected as the diagnosis says."""
     started: Callable[[int], None] = lambda pid: None
+    ready: Callable[[float, int], None] = lambda load_s, log_from: None
+    """Of one that it started: seconds to its first token, and the byte of the log at which its output begins."""
+    looked: Callable[[], None] = lambda: None
+    """It is ready and goes on running; told with each look at it."""
     ended: Callable[[], None] = lambda: None
     heard: Callable[[], float | None] = lambda: None
     """Monotonic time of the last byte of a real answer; None where none came yet."""
@@ -147,6 +151,7 @@ class Process:
     async def _live(self, adopted: Child | None) -> Problem:
         """One life of the engine, from its start until it is gone."""
         ready_s = 0.0
+        born = time.monotonic()
         try:
             child = adopted or self._spawn()
         except OSError as error:
@@ -157,6 +162,8 @@ class Process:
             if why is None:
                 self._show(State.READY)
                 began = time.monotonic()
+                if adopted is None:
+                    self._links.ready(began - born, self._log_from)
                 why = await self._watch(child)
                 ready_s = time.monotonic() - began
                 self._show(State.STARTING, why)
@@ -196,6 +203,7 @@ class Process:
     async def _watch(self, child: Child) -> str:
         """Returns when it is gone or must go, with the reason."""
         while not await child.exits_within(self._pace.probe_every_s):
+            self._links.looked()
             if self._heard_since(time.monotonic() - self._pace.probe_every_s):
                 continue
             why = await self._silence(child)

@@ -22,6 +22,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     """What it runs with."""
     socket: str
+    at: int = 0
+    """Unix seconds of its start, as its measurements have it."""
 
 
 def folder(model: str) -> Path:
@@ -41,13 +43,19 @@ def forget(model: str) -> None:
     file(model).unlink(missing_ok=True)
 
 
+def read(model: str) -> Record | None:
+    """None where there is none, or where it cannot be read."""
+    return _read(file(model))
+
+
 def read_all() -> dict[str, Record]:
     """Model → record. One that cannot be read is left out: the engine is then found by its socket."""
-    found = {}
-    for path in sorted((paths.state_dir() / "engines").glob("*.json")):
-        try:
-            record = msgspec.json.decode(path.read_bytes(), type=Record)
-        except (OSError, msgspec.MsgspecError):
-            continue
-        found[record.model] = record
-    return found
+    found = map(_read, sorted((paths.state_dir() / "engines").glob("*.json")))
+    return {record.model: record for record in found if record}
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Record)
+    except (OSError, msgspec.MsgspecError):
+        return None

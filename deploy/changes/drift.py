@@ -64,9 +64,10 @@ FACTS = {
     "parameters": "size of the weights",
     "active_parameters": "work per token",
     "context": "tokens, at most",
-    "attention": "how the KV cache is computed",
-    "kv_bytes_per_token": CACHE,
+    "cache": CACHE,
+    "shape": "how it can be split over GPUs, and the buffers of a step",
     "vllm_args": "how vLLM is started",
+    "overrides": "how vLLM is started on one GPU generation",
 }
 ASKED = ("repo_id", "gated")
 """What only the Hub says: a catalogue row that was locked without it says nothing to compare with."""
@@ -250,12 +251,24 @@ def _derived(group: Group, words: Mapping[str, str | None], old: object, new: ob
     before, after = ({name: getattr(one, name, None) for name in words} for one in (old, new))
     unasked = {name for name in ASKED if before.get(name) is None or after.get(name) is None}
     known = (
-        {name: value for name, value in one.items() if value is not None and name not in unasked}
+        {key: said for name, value in one.items() if name not in unasked for key, said in _known(name, value)}
         for one in (before, after)
     )
-    values = tuple(msgspec.structs.replace(value, meaning=words[value.key]) for value in differences.of_values(*known))
+    values = tuple(
+        msgspec.structs.replace(value, meaning=words[value.key.partition(".")[0]])
+        for value in differences.of_values(*known)
+    )
     if values:
         yield Change(group=group, values=values)
+
+
+def _known(name: str, value: object) -> Iterator[tuple[str, object]]:
+    """The fields of a noun in a noun one by one, by dotted names, so that a change names the one that changed."""
+    if isinstance(value, msgspec.Struct):
+        for field in value.__struct_fields__:
+            yield from _known(f"{name}.{field}", getattr(value, field))
+    elif value is not None:
+        yield name, value
 
 
 def _tensors(old: Variant, new: Variant) -> Iterator[Change]:

@@ -1,11 +1,12 @@
-"""What a check looks at and what it answers. The checks themselves lie in ``project``, ``box`` and ``gpu``.
+"""What a check looks at and what it answers. The checks themselves lie in the modules here, by subject.
 
-``fail``: `ownweights deploy` cannot work before this is fixed. ``warn``: it works, but not as well as it could, or
-will have to do something first. ``skip``: there is nothing to check here.
+``fail``: `ownweights deploy` cannot work, or not be trusted, before this is fixed. ``warn``: it works, but not as
+well as it could, or will have to do something first. ``skip``: there is nothing to check here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -14,13 +15,13 @@ from deploy.engine import Engine
 from deploy.errors import OwnweightsError
 from deploy.hardware import Hardware
 from deploy.lockfile import Lock
-from deploy.plan import Plan
+from deploy.plan import ModelPlan, Plan
 
 Status = Literal["ok", "warn", "fail", "skip"]
 
 
 class Verdict(NamedTuple):
-    """``seen`` is what is there; ``hint`` the command or the line of models.toml that fixes it."""
+    """``seen`` is what is there; ``hint`` the command or the line of models.toml that fixes it, one per line."""
 
     status: Status
     seen: str
@@ -48,8 +49,9 @@ class Context:
         return not (isinstance(self.config, Config) and self.config.engines.gpu == "none")
 
     @property
-    def gpu_planned(self) -> bool:
-        return isinstance(self.plan, Plan) and any(model.device == "gpu" for model in self.plan.models)
+    def models(self) -> tuple[ModelPlan, ...]:
+        """What is planned to run; empty where there is no plan."""
+        return self.plan.models if isinstance(self.plan, Plan) else ()
 
 
 def ok(seen: str) -> Verdict:
@@ -66,3 +68,13 @@ def fail(seen: str, hint: str | None) -> Verdict:
 
 def skip(seen: str) -> Verdict:
     return Verdict("skip", seen)
+
+
+def together(found: Iterable[Verdict], fine: Verdict) -> Verdict:
+    """All problems of a check that looks at several things, as one; ``fine`` where there is none."""
+    problems = [verdict for verdict in found if verdict.status in ("warn", "fail")]
+    if not problems:
+        return fine
+    status: Status = "fail" if any(verdict.status == "fail" for verdict in problems) else "warn"
+    hints = dict.fromkeys(verdict.hint for verdict in problems if verdict.hint)
+    return Verdict(status, "; ".join(verdict.seen for verdict in problems), "\n".join(hints) or None)

@@ -1,9 +1,11 @@
-"""Checks along the chain: models.toml, lock, plan, engine environment, weights, disk."""
+"""Checks along the chain: models.toml, lock, plan, weights, disk."""
 
 from __future__ import annotations
 
-from deploy import environment, output, prepare
-from deploy.checks import Context, Verdict, fail, ok, skip, warn
+from collections.abc import Iterator
+
+from deploy import output, prepare
+from deploy.checks import Context, Verdict, fail, ok, skip, together, warn
 from deploy.errors import OwnweightsError
 from deploy.lockfile import Lock, Variant
 from deploy.plan import Plan
@@ -34,26 +36,23 @@ def plan(context: Context) -> Verdict:
         return skip("without a lock there is no plan")
     if isinstance(context.plan, OwnweightsError):
         return fail(str(context.plan), context.plan.hint)
-    return ok(", ".join(f"{model.model}: {model.engine} on {model.device}" for model in context.plan.models))
+    fine = ", ".join(f"{model.model}: {model.engine} on {model.device}" for model in context.plan.models)
+    return together(_shortcomings(context.plan), ok(fine))
 
 
-def engines(context: Context) -> Verdict:
-    """A missing environment is made by the next deploy."""
-    if not isinstance(context.plan, Plan):
-        return skip(UNPLANNED)
-    planned = {(model.engine, model.device) for model in context.plan.models}
-    wanted = [engine for engine in context.engines if (engine.name, engine.device) in planned]
-    for engine in wanted:
-        if environment.describe(engine) is None:
-            return warn(f"{engine.name} {engine.version} is not installed", "ownweights deploy  # installs it")
-    return ok(", ".join(f"{engine.name} {engine.version}" for engine in wanted) + " installed")
+def _shortcomings(plan: Plan) -> Iterator[Verdict]:
+    for missing in plan.unplanned:
+        yield fail(missing.reason, missing.hint)
+    for model in plan.models:
+        if model.verdict != "fits":
+            yield warn(f"{model.model}: {'; '.join(model.limits)}", "ownweights plan  # says what would change it")
 
 
 def weights(context: Context) -> Verdict:
     """By size, time and inode against the last full hash, without reading. What is missing comes with a deploy."""
     from deploy.weights import cache, verify
 
-    variants = _planned(context)
+    variants = planned(context)
     if not variants:
         return skip(UNPLANNED)
     inspected = verify.inspect(variants, "quick")
@@ -72,22 +71,24 @@ def weights(context: Context) -> Verdict:
 
 
 def disk(context: Context) -> Verdict:
+    """What the plan still has to fetch must fit; what all locked variants would take is said beside it."""
     from deploy.weights import room
 
-    free = context.hardware.disk_free_bytes
+    free = context.hardware.now.disk_free_bytes
     if free is None:
         return skip("free disk space is unknown")
-    variants = _planned(context)
-    if not variants:
-        return skip(f"{output.size(free)} free where weights lie, {UNPLANNED}")
-    missing = sum(room.unseen(variants).values())
-    seen = f"{output.size(free)} free where weights lie, {output.size(missing)} to fetch"
+    seen = f"{output.size(free)} free where weights lie"
+    if not isinstance(context.lock, Lock):
+        return skip(f"{seen}, {UNPLANNED}")
+    everything = [variant for model in context.lock.models for variant in model.variants]
+    rest, missing = (sum(room.unseen(variants).values()) for variants in (everything, planned(context)))
+    seen = f"{seen}, {output.size(missing)} to fetch ({output.size(rest)} for every locked variant)"
     if missing > free:
         return fail(seen, "ownweights gc  # or: export HF_HOME=/a/larger/disk")
     return ok(seen)
 
 
-def _planned(context: Context) -> list[Variant]:
+def planned(context: Context) -> list[Variant]:
     """The locked variants that the plan uses. A running service's plan may be of an older lock."""
     if (
         not isinstance(context.plan, Plan)

@@ -9,7 +9,7 @@ import click
 
 from deploy import output
 from deploy.cli import engines
-from deploy.commands.options import JSON, box, here
+from deploy.commands.options import JSON, box, here, measured_box
 from deploy.errors import UserError, WeightsError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def lock(names: tuple[str, ...], upgrade: tuple[str, ...], accept_new_owner: boo
     if check:
         return _check(project, only, as_json=as_json)
     with project.changing():
-        found = project.lock(box(), engines(), only=only, upgrade=upgraded, accept_new_owner=accept_new_owner)
+        found = project.lock(measured_box(), engines(), only=only, upgrade=upgraded, accept_new_owner=accept_new_owner)
         _show_upgraded(project, found, upgraded)
         changed = project.save(found, reason=" ".join(["lock", *(f"--upgrade {name}" for name in sorted(upgraded))]))
     if as_json:

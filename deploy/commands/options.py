@@ -38,10 +38,17 @@ def here() -> Project:
 
 
 def box(recorded: Path | None = None) -> Hardware:
-    """This box, or a recorded one."""
-    from deploy import detection
+    """This box, or a recorded one. Writes nothing."""
+    from deploy.hardware import detection, remembered
 
-    return detection.load(recorded) if recorded else detection.detect(paths.hub_cache())
+    return detection.load(recorded) if recorded else remembered.recalled(detection.detect(paths.hub_cache()))
+
+
+def measured_box() -> Hardware:
+    """This box, for who resolves `auto`: its memory bandwidth is measured once, and kept."""
+    from deploy.hardware import remembered
+
+    return remembered.measured(box())
 
 
 def _place(text: str | None) -> Only | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from deploy import output
 from deploy.cli import engines
-from deploy.commands.options import FROM, JSON, LOCKED, box, here
+from deploy.commands.options import FROM, JSON, LOCKED, here, measured_box
 
 if TYPE_CHECKING:
     from deploy.lockfile import Lock, Model, Variant
@@ -32,7 +32,7 @@ def pull(names: tuple[str, ...], key: str | None, only: Only | None, locked: boo
     """
     from deploy import prepare
 
-    project, hardware = here(), box()
+    project, hardware = here(), measured_box()
     if key is None:
         with project.changing():
             found, decided = prepare.decide(project, engines(), hardware, locked=locked)

@@ -1,27 +1,28 @@
-"""KV cache per token by architecture class: layers, heads and widths in, bytes out.
+"""What a model keeps per token and per sequence, by its architecture class: a config.json in, ``Cache`` out.
 
-Only classes that are known to work as their formula says: elsewhere the number would be a guess, and is None.
-Sources: vLLM 0.33 and llama.cpp for what each class keeps per layer; checked against the figures of a running vLLM.
+Only classes that are known to work as their formula says: elsewhere it would be a guess, and is None.
+Sources: vLLM 0.32 and 0.33 for what each class keeps per layer, and transformers for what it fills in where a
+configuration is silent; checked against the figures of a running vLLM.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
-import msgspec
+from deploy.dimensions import ELEMENT_BYTES, Cache, Recurrent
+from deploy.resolving.counts import some
 
-ELEMENT_BYTES = 2
-"""The caches are 16 bits wide unless an engine is told otherwise."""
 # One key and one value per layer and KV head.
 PLAIN = frozenset(
     [
         *("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"),
         *("Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM", "Glm4MoeForCausalLM", "MiniMaxM2ForCausalLM"),
+        "GptOssForCausalLM",
     ]
 )
-# One compressed vector per layer, and the rotary part of the key beside it. The keys of a sparse indexer, where
-# there is one, are not counted: engines that keep them store the rest in 8 bits, which is less together.
+# One compressed vector per layer, and the rotary part of the key beside it.
 MLA = frozenset(
     [
         *("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM"),
@@ -37,86 +38,170 @@ HYBRID = frozenset(
 )
 CLASSES = PLAIN | MLA | HYBRID
 """All of them are in vLLM's own registry."""
-GGUF_PLAIN = frozenset(["llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "glm4moe", "minimax-m2"])
-GGUF_HYBRID = frozenset(["qwen3next", "qwen35", "qwen35moe"])
-FULL, LINEAR = "full_attention", "linear_attention"
+SPARSE = frozenset(["DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM"])
+"""Of MLA, those with an indexer, whose keys are kept too."""
+STRIPED = frozenset(["LlamaForCausalLM", "MistralForCausalLM", "GptOssForCausalLM"])
+"""Each layer can have a window or none."""
+ALIKE = frozenset(["LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"])
+"""All layers have the window, where there is one and layers are not told apart."""
+SWITCHED = frozenset(["Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"])
+"""A window is off unless `use_sliding_window` says otherwise."""
+DERIVED = frozenset([*ALIKE, "Qwen2ForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"])
+"""A head is as wide as the model divided by its heads, unless stated. Others have a number of their own."""
+STATED_STATE = HYBRID - {"Qwen3NextForCausalLM"}
+"""`mamba_ssm_dtype` says how wide the state's elements are. For Qwen3-Next nobody reads it."""
+STATE_BYTES = {None: ELEMENT_BYTES, "bfloat16": 2, "float16": 2, "float32": 4}
+FULL, LINEAR, SLIDING = "full_attention", "linear_attention", "sliding_attention"
 
-Kind = Literal["gqa", "mla", "hybrid-gqa"]
 
+class Layers(NamedTuple):
+    """How many keep every token, a window of them, or a state instead."""
 
-class Cache(msgspec.Struct, frozen=True, kw_only=True):
-    """``bytes_per_token`` over all layers, at 16 bits per element."""
-
-    kind: Kind
-    bytes_per_token: int
+    full: int
+    windowed: int = 0
+    linear: int = 0
 
 
 def of_config(architecture: str | None, text: Mapping[str, Any]) -> Cache | None:
     """By the dimensions of a config.json (``text``: the language model's own, where it is one part of several)."""
     if architecture in MLA:
-        return _mla(text)
-    kept = _full_layers(text, hybrid=architecture in HYBRID)
-    if architecture not in PLAIN | HYBRID or _is_windowed(text) or not kept:
+        return _mla(architecture, text)
+    layers = _layers(architecture, text)
+    heads, width = _kv_heads(architecture, text), _width(architecture, text)
+    if layers is None or heads is None or width is None:
         return None
-    queries, hidden = (whole(text, key) for key in ("num_attention_heads", "hidden_size"))
-    heads = whole(text, "num_key_value_heads") or queries
-    width = whole(text, "head_dim") or (hidden // queries if hidden and queries else None)
-    if not heads or not width:
+    window = some(text, "sliding_window") if layers.windowed else None
+    if layers.windowed and window is None:
         return None
     return Cache(
-        kind="hybrid-gqa" if architecture in HYBRID else "gqa",
-        bytes_per_token=kept * heads * 2 * width * ELEMENT_BYTES,
+        kind="hybrid-gqa" if layers.linear else "gqa",
+        layers=layers.full,
+        kv_heads=heads,
+        key_width=width,
+        value_width=width,
+        window=window,
+        window_layers=layers.windowed,
+        recurrent=_recurrent(architecture, text, layers.linear),
     )
 
 
-def of_gguf(architecture: str | None, header: Mapping[str, Any]) -> Cache | None:
-    """The same by GGUF's keys, where the KV heads may be given per layer."""
-    layers, queries, hidden, interval = (
-        whole(header, f"{architecture}.{key}")
-        for key in ("block_count", "attention.head_count", "embedding_length", "full_attention_interval")
+def _mla(architecture: str | None, text: Mapping[str, Any]) -> Cache | None:
+    layers, rank, rotary = (some(text, key) for key in ("num_hidden_layers", "kv_lora_rank", "qk_rope_head_dim"))
+    if not layers or not rank or not rotary:
+        return None
+    if architecture not in SPARSE and text.get("index_topk") is None:
+        return Cache(kind="mla", layers=layers, rank=rank, rotary_width=rotary)
+    width, indexed = some(text, "index_head_dim"), _indexed(text, layers)
+    if not width or not indexed:
+        return None
+    return Cache(
+        kind="mla",
+        layers=layers,
+        rank=rank,
+        rotary_width=rotary,
+        indexer_width=width,
+        indexer_layers=indexed if indexed < layers else None,
     )
-    every = 1 if architecture in GGUF_PLAIN else interval if architecture in GGUF_HYBRID else None
-    if not every or f"{architecture}.attention.sliding_window" in header or not layers or not queries or not hidden:
+
+
+def _indexed(text: Mapping[str, Any], layers: int) -> int | None:
+    """How many layers have an indexer; the others use what an earlier one found."""
+    pattern = text.get("index_topk_pattern")
+    if pattern is not None:
+        return layers - pattern[:layers].count("S") if isinstance(pattern, str) else None
+    every, first = (
+        some(text, key) if key in text else usual
+        for key, usual in (("index_topk_freq", 1), ("index_skip_topk_offset", 2))
+    )
+    return min(first, layers) + max(0, layers - first) // every if every and first else None
+
+
+def _layers(architecture: str | None, text: Mapping[str, Any]) -> Layers | None:
+    """None where it is not said, or where it is not all of it."""
+    count, kinds = some(text, "num_hidden_layers"), text.get("layer_types")
+    if count is None or architecture not in PLAIN | HYBRID:
         return None
-    given = header.get(f"{architecture}.attention.head_count_kv")
-    if isinstance(given, list):
-        heads = sum(count for count in given[every - 1 :: every] if isinstance(count, int) and count > 0)
-    else:
-        heads = layers // every * (whole(header, f"{architecture}.attention.head_count_kv") or queries)
-    widths = [
-        whole(header, f"{architecture}.attention.{part}_length") or hidden // queries for part in ("key", "value")
-    ]
-    return Cache(kind="gqa" if every == 1 else "hybrid-gqa", bytes_per_token=heads * sum(widths) * ELEMENT_BYTES)
-
-
-def whole(table: Mapping[str, Any], key: str) -> int | None:
-    """A number of that name, where it is one that a model can have."""
-    value = table.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48 else None
-
-
-def _mla(text: Mapping[str, Any]) -> Cache | None:
-    layers, rank, rotary = (whole(text, key) for key in ("num_hidden_layers", "kv_lora_rank", "qk_rope_head_dim"))
-    if not layers or not rank or rotary is None:
-        return None
-    return Cache(kind="mla", bytes_per_token=layers * (rank + rotary) * ELEMENT_BYTES)
-
-
-def _full_layers(text: Mapping[str, Any], *, hybrid: bool) -> int | None:
-    """How many layers keep a key and a value per token; None where that is not said, or where it is not all of it."""
-    layers = whole(text, "num_hidden_layers")
-    kinds = text.get("layer_types")
-    allowed = {FULL, LINEAR} if hybrid else {FULL}
     if kinds:
-        known = isinstance(kinds, list) and all(isinstance(kind, str) and kind in allowed for kind in kinds)
-        return kinds.count(FULL) if known else None
-    if hybrid:
-        interval = whole(text, "full_attention_interval")
-        return layers // interval if layers and interval else None
-    # MiniMax's way to say it, 1 being full attention.
+        return _named(architecture, kinds, count)
+    if architecture in HYBRID:
+        interval = some(text, "full_attention_interval")
+        full = count // interval if interval else 0
+        return Layers(full, linear=count - full) if full else None
+    if architecture == "GptOssForCausalLM":
+        return Layers(count // 2, windowed=count - count // 2)
+    return _uniform(architecture, text, count)
+
+
+def _named(architecture: str | None, kinds: object, count: int) -> Layers | None:
+    """One name per layer."""
+    if not isinstance(kinds, list) or len(kinds) != count:
+        return None
+    named = Counter(kind for kind in kinds if isinstance(kind, str))
+    windowed = named[SLIDING] if architecture in STRIPED else 0
+    linear = named[LINEAR] if architecture in HYBRID else 0
+    found = Layers(named[FULL], windowed, linear)
+    return found if sum(found) == count and linear < count else None
+
+
+def _uniform(architecture: str | None, text: Mapping[str, Any], count: int) -> Layers | None:
+    """All layers alike."""
+    # MiniMax's way to name them, 1 being full attention.
     marks = text.get("attn_type_list") or []
-    return layers if isinstance(marks, list) and all(mark == 1 for mark in marks) else None
+    if not isinstance(marks, list) or any(mark != 1 for mark in marks):
+        return None
+    if architecture == "MistralForCausalLM" and "sliding_window" not in text:
+        return None  # a window is usual there, as long as nothing says that there is none
+    if not text.get("sliding_window") or (architecture in SWITCHED and not text.get("use_sliding_window")):
+        return Layers(count)
+    return Layers(0, windowed=count) if architecture in ALIKE else None
 
 
-def _is_windowed(text: Mapping[str, Any]) -> bool:
-    return text.get("sliding_window") is not None and text.get("use_sliding_window") is not False
+def _kv_heads(architecture: str | None, text: Mapping[str, Any]) -> int | None:
+    """Of Llama every head has its own where nothing is said; the others have a number of their own."""
+    silent = architecture == "LlamaForCausalLM" and text.get("num_key_value_heads") is None
+    return some(text, "num_attention_heads" if silent else "num_key_value_heads")
+
+
+def _width(architecture: str | None, text: Mapping[str, Any]) -> int | None:
+    if architecture not in DERIVED or text.get("head_dim") is not None:
+        return some(text, "head_dim")
+    return share(some(text, "hidden_size"), some(text, "num_attention_heads"))
+
+
+def _recurrent(architecture: str | None, text: Mapping[str, Any], layers: int) -> Recurrent | None:
+    stated = text.get("mamba_ssm_dtype") if architecture in STATED_STATE else None
+    return linear_state(
+        layers,
+        heads=(some(text, "linear_num_key_heads"), some(text, "linear_num_value_heads")),
+        widths=(some(text, "linear_key_head_dim"), some(text, "linear_value_head_dim")),
+        kernel=some(text, "linear_conv_kernel_dim"),
+        element_bytes=STATE_BYTES.get(stated) if isinstance(stated, str) or stated is None else None,
+    )
+
+
+def linear_state(
+    layers: int,
+    *,
+    heads: tuple[int | None, int | None],
+    widths: tuple[int | None, int | None],
+    kernel: int | None,
+    element_bytes: int | None,
+) -> Recurrent | None:
+    """What linear layers keep, where there are any and all of it is known. Heads and widths: of keys, of values."""
+    (keys, values), (key, value) = heads, widths
+    if not (layers and keys and values and key and value and kernel and element_bytes):
+        return None
+    return Recurrent(
+        layers=layers,
+        key_heads=keys,
+        value_heads=values,
+        key_width=key,
+        value_width=value,
+        kernel=kernel,
+        element_bytes=element_bytes,
+    )
+
+
+def share(total: int | None, parts: int | None) -> int | None:
+    """The width of one of equal parts."""
+    return total // parts or None if total and parts else None

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from deploy import output
+from deploy.dimensions import Cache, Shape
 from deploy.errors import LockError
 from deploy.lockfile import Facts
-from deploy.resolving import attention, gguf_header
-from deploy.resolving.attention import Cache, whole
+from deploy.resolving import attention, gguf_attention, gguf_header, shape
+from deploy.resolving.counts import whole
 
 PRECISIONS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 # As file names write it: Q4_K_M, IQ2_XXS, BF16. The last one of a name counts.
@@ -52,6 +53,7 @@ def of_folder(paths: Collection[str], read: Callable[[str], bytes]) -> Described
             architecture,
             whole(text, "max_position_embeddings"),
             attention.of_config(architecture, text),
+            shape.of_config(text, config),
             template_source(paths, read),
         ),
     )
@@ -66,7 +68,8 @@ def of_gguf(header: gguf_header.Header, name: str) -> Described:
         facts=_facts(
             architecture,
             whole(values, f"{architecture}.context_length"),
-            attention.of_gguf(architecture, values),
+            gguf_attention.of_gguf(architecture, values),
+            shape.of_gguf(architecture, header),
             gguf_template(header),
         ),
     )
@@ -116,12 +119,14 @@ def json_object(path: str, read: Callable[[str], bytes]) -> dict[str, Any]:
         raise LockError(f"`{path}` is not a JSON object: {error}") from error
 
 
-def _facts(architecture: str | None, context: int | None, cache: Cache | None, template: str | None) -> Facts:
+def _facts(
+    architecture: str | None, context: int | None, cache: Cache | None, widths: Shape | None, template: str | None
+) -> Facts:
     return Facts(
         architecture=architecture,
         context=context or None,
-        attention=cache.kind if cache else None,
-        kv_bytes_per_token=cache.bytes_per_token if cache else None,
+        cache=cache,
+        shape=widths,
         chat_template=None if template is None else hashlib.sha256(template.encode()).hexdigest(),
     )
 

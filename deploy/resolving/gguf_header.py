@@ -12,7 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -46,10 +46,17 @@ class Stream(Protocol):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """``values``: key → value; None for what is skipped: arrays of strings and long arrays."""
+    """``values``: key → value; None for what is skipped: arrays of strings and long arrays. ``lengths``: of those."""
 
     values: Mapping[str, Value]
+    lengths: Mapping[str, int]
     tensors: Tensors
+
+
+class Skipped(NamedTuple):
+    """An array that is not kept."""
+
+    items: int
 
 
 class Truncated(ValueError):
@@ -65,10 +72,14 @@ def read(stream: Stream) -> Header:
         raise ValueError(f"GGUF version {version}, known are 2 and 3")
     tensors = _count(stream, TENSORS, "tensors")
     values: dict[str, Value] = {}
+    lengths: dict[str, int] = {}
     for _ in range(_count(stream, KEYS, "keys")):
         key = _string(stream)
-        values[key] = _value(stream, int(_number(stream, "<I")))
-    return Header(values=values, tensors=_tensors(stream, tensors))
+        value = _value(stream, int(_number(stream, "<I")))
+        if isinstance(value, Skipped):
+            lengths[key] = value.items
+        values[key] = None if isinstance(value, Skipped) else value
+    return Header(values=values, lengths=lengths, tensors=_tensors(stream, tensors))
 
 
 def _tensors(stream: Stream, count: int) -> Tensors:
@@ -95,7 +106,7 @@ def _type_name(kind: int) -> str:
     return {known.value: known.name for known in GGMLQuantizationType}.get(kind, f"TYPE_{kind}")
 
 
-def _value(stream: Stream, kind: int) -> Value:
+def _value(stream: Stream, kind: int) -> Value | Skipped:
     if kind == STRING:
         return _string(stream)
     if kind != ARRAY:
@@ -104,11 +115,11 @@ def _value(stream: Stream, kind: int) -> Value:
     if item == STRING:
         for _ in range(count):
             _take(stream, int(_number(stream, "<Q")))
-        return None
+        return Skipped(count)
     form = _form(item)
     if count > KEPT_ITEMS:
         stream.seek(count * struct.calcsize(form), 1)
-        return None
+        return Skipped(count)
     return [_number(stream, form) for _ in range(count)]
 
 

@@ -15,13 +15,24 @@ from deploy import __version__, lockfile, output
 from deploy.config import Config
 from deploy.engine import Engine
 from deploy.errors import ConfigError, LockError, PlaceError
-from deploy.lockfile import Lock, Model
+from deploy.lockfile import Lock, Model, Passed
 from deploy.project import engine_pin
 from deploy.resolving import resolution, source
 from deploy.resolving.resolution import Request
 from deploy.resolving.source import Source
 
-Choose = Callable[[str], tuple[str, str]]
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """The catalogue row that ``auto`` takes. ``passed``: what was better by its order, the best first."""
+
+    id: str
+    variant: str | None = None
+    """``format/precision`` that was weighed: another one of the row may be too slow or too large."""
+    reason: str
+    passed: tuple[Passed, ...] = ()
+
+
+Choose = Callable[[str], Chosen]
 
 
 def lock(
@@ -37,7 +48,7 @@ def lock(
 ) -> Lock:
     """The lock of these wishes, the same one on every box.
 
-    ``choose`` gives catalogue id and reason for the model of that name, which says ``auto``;
+    ``choose`` takes a catalogue row for the model of that name, which says ``auto``;
     ``base`` is the folder that a ``file:`` path counts from; models named in ``upgrade`` are resolved again
     although nothing changed. ``accept_new_owner``: of a repository whose name has passed to another one.
     ``at_locked`` derives again what ``previous`` holds, at its commits: the same bytes come out, unless they were
@@ -56,7 +67,7 @@ def lock(
         if last and current and wish.name not in upgrade and not at_locked:
             models.append(msgspec.structs.replace(last, aliases=wish.aliases))
             continue
-        models.append(_resolved(Request(wish=wish, base=base, locked=last if at_locked else None), choose))
+        models.append(_resolved(Request(wish=wish, base=base, locked=last if at_locked and current else None), choose))
         if last:
             _compare_owners(models[-1], last, accept=accept_new_owner)
     made = Lock(
@@ -82,7 +93,7 @@ def _readable(made: Lock) -> Lock:
 def _resolved(request: Request, choose: Choose) -> Model:
     wish = request.wish
     try:
-        wanted, reason = _wanted(request, choose)
+        wanted, chosen = _wanted(request, choose)
         found = resolution.variants_of(request, wanted)
         if not found:
             raise LockError("nothing of it could be derived again", hint=f"ownweights lock --upgrade {wish.name}")
@@ -96,15 +107,22 @@ def _resolved(request: Request, choose: Choose) -> Model:
         requested=wish.source,
         inputs=lockfile.wish_digest(wish),
         catalogue=wanted.name if wanted.kind == "catalogue" else None,
-        reason=reason,
+        reason=chosen.reason if chosen else None,
+        preferred=chosen.variant if chosen else None,
+        passed=chosen.passed if chosen else (),
         variants=found,
     )
     _say_templates(model)
     return model
 
 
-def _wanted(request: Request, choose: Choose) -> tuple[Source, str | None]:
-    """What the wish names, and the reason where that was chosen: once, then it stays."""
+def kept(model: Model) -> Chosen:
+    """The choice that a locked model was."""
+    return Chosen(id=model.catalogue or "", variant=model.preferred, reason=model.reason or "", passed=model.passed)
+
+
+def _wanted(request: Request, choose: Choose) -> tuple[Source, Chosen | None]:
+    """What the wish names, and the choice where it was one: once, then it stays."""
     wish, locked = request.wish, request.locked
     wanted = source.parse(wish.source)
     if wanted.kind != "auto":
@@ -112,9 +130,9 @@ def _wanted(request: Request, choose: Choose) -> tuple[Source, str | None]:
     if wish.gguf:
         raise ConfigError("`auto` chooses the model, so no `gguf` can belong to it", hint="name a `source` beside it")
     if locked and locked.catalogue:
-        return Source(kind="catalogue", name=locked.catalogue), locked.reason
-    name, reason = choose(wish.name)
-    return Source(kind="catalogue", name=name), reason
+        return Source(kind="catalogue", name=locked.catalogue), kept(locked)
+    chosen = choose(wish.name)
+    return Source(kind="catalogue", name=chosen.id), chosen
 
 
 def _say_templates(model: Model) -> None:

@@ -11,14 +11,15 @@ from pathlib import Path
 import msgspec
 
 from deploy import catalog, hub, output
-from deploy.catalog import Gguf, Row
+from deploy.catalog import Row
 from deploy.config import ModelWish
-from deploy.errors import ConfigError, LockError, PlaceError
+from deploy.errors import ConfigError, LockError
 from deploy.lockfile import Model, Variant
-from deploy.resolving import facts, selection, source, variants
+from deploy.resolving import listed, selection, source, variants
 from deploy.resolving.folder import Disk, Folder, Repository
 from deploy.resolving.selection import Format
 from deploy.resolving.source import Source
+from deploy.resolving.variants import Listed
 from deploy.soundness import SHA1
 
 ALL: tuple[Format, ...] = ("safetensors", "gguf", "pickle")
@@ -73,27 +74,13 @@ def variants_of(request: Request, wanted: Source) -> tuple[Variant, ...]:
 
     def of(precision: str | None, formats: tuple[Format, ...]) -> tuple[Variant, ...]:
         if row:
-            return of_row(request, row, precision, formats)
+            return listed.of_row(request, row, precision, formats)
         return _of_folder(request, request.folder(wanted), precision, formats)
 
     if request.wish.gguf is None:
         return of(request.wish.precision, ALL)
     rest = of(None, ("safetensors", "pickle"))
     return (*rest, *_beside(request, request.wish.gguf, rest, row))
-
-
-def of_row(request: Request, row: Row, precision: str | None, formats: tuple[Format, ...] = ALL) -> tuple[Variant, ...]:
-    """The GGUF that the catalogue names, and the safetensors where they can be had; alone they must be."""
-    entry, left = _chosen(row, precision)
-    wanted = {one for one in left if one in formats}
-    if request.locked:
-        wanted &= {variant.format for variant in request.locked.variants}
-    found = []
-    if entry and "gguf" in wanted:
-        found.append(variants.pinned(row, entry) if entry.pinned else _unpinned(request, row, entry))
-    if "safetensors" in wanted:
-        found += _second(request, row, found[0].key) if found else [_native(request, row)]
-    return tuple(found)
 
 
 def _of_folder(
@@ -154,7 +141,7 @@ def _beside(request: Request, text: str, rest: tuple[Variant, ...], row: Row | N
         if _are_several(request, folder):
             return ()
         precision = None
-    return (variants.gguf(folder, selection.gguf(folder.paths, precision), row),)
+    return (variants.gguf(folder, selection.gguf(folder.paths, precision), Listed(row) if row else None),)
 
 
 def _are_several(request: Request, folder: Folder) -> bool:
@@ -166,61 +153,6 @@ def _are_several(request: Request, folder: Folder) -> bool:
             f'To lock one: precision = "{names[0]}" in models.toml'
         )
     return len(names) > 1
-
-
-def _second(request: Request, row: Row, first: str) -> list[Variant]:
-    """The row's safetensors beside its GGUF; without them a CPU can be served, so that is no error."""
-    try:
-        if not request.locked and not hub.reachable():
-            raise PlaceError(f"the Hub ({hub.address()}) cannot be reached")
-        return [_native(request, row)]
-    except (LockError, PlaceError) as error:
-        if request.locked:
-            raise
-        output.warn(
-            f"`{request.wish.name}` is locked as {first} only, without safetensors for a GPU: {error.message}. "
-            f"Later: ownweights lock --upgrade {request.wish.name}",
-            about="hub" if isinstance(error, PlaceError) else None,
-        )
-        return []
-
-
-def _native(request: Request, row: Row) -> Variant:
-    folder = request.repository(row.hf_repo, row.commit or "main")
-    return variants.safetensors(folder, allowed=request.wish.allow_remote_code, row=row)
-
-
-def _chosen(row: Row, precision: str | None) -> tuple[Gguf | None, tuple[Format, ...]]:
-    """The GGUF to take (the first one unless a precision says otherwise), and the formats that are left."""
-    if precision is None:
-        return next(iter(row.gguf), None), ALL
-    entries = {facts.label(entry.file): entry for entry in row.gguf}
-    if precision.upper() in entries:
-        return entries[precision.upper()], ("gguf",)
-    stored = row.native_dtype.split()[0]
-    native = facts.PRECISIONS.get(stored, stored)
-    if precision.lower() == native:
-        return None, ("safetensors",)
-    raise LockError(
-        f"the catalogue has no `{precision}` of it, but {', '.join([*map(str, entries), native])}",
-        hint='take one of them, or name a repository: source = "hf:org/repo"',
-    )
-
-
-def _unpinned(request: Request, row: Row, entry: Gguf) -> Variant:
-    """A GGUF whose commit nobody recorded: resolved now, and refused where its bytes are others than were known."""
-    folder = request.repository(entry.hf_repo, entry.revision or "main")
-    if entry.file not in folder.paths:
-        raise LockError(f"`{entry.hf_repo}` no longer has `{entry.file}`", hint=f'source = "hf:{entry.hf_repo}"')
-    variant = variants.gguf(folder, (entry.file,), row)
-    found = next(file.sha256 for file in variant.files if file.path == entry.file)
-    if found != entry.sha256:
-        raise LockError(
-            f"`{entry.file}` is another file now: the catalogue knows sha256 {entry.sha256}, the Hub has {found}",
-            where=entry.hf_repo,
-            hint=f'to accept what is there: source = "hf:{entry.hf_repo}@{folder.origin.commit}"',
-        )
-    return variant
 
 
 def _refuse_other(variant: Variant, precision: str | None) -> None:

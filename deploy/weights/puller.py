@@ -22,9 +22,6 @@ from deploy.weights.places import Only
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-AT_ONCE = 8
-"""Files, as the stock client: a far Hub limits each connection; a near one is no slower with 8 than with 4."""
-
 
 def pull(
     variants: tuple[Variant, ...],
@@ -60,7 +57,7 @@ def _pull(
     if keep is not None:
         orphans.sweep({path.parent for path in wanted}, keep | {path.name for path in wanted})
     absent = room.missing(variants, progress)
-    room.require(variants, absent, only=only, at_once=AT_ONCE, free=free)
+    room.require(variants, absent, only=only, free=free)
     stop, meters = Stop(), _meters(progress, wanted, absent)
     jobs = {
         path: partial(_have, variant, file, only, meters, stop)
@@ -69,7 +66,7 @@ def _pull(
     }
     pulled = {path: _cached(variant, file) for path, (variant, file) in wanted.items() if path not in jobs}
     try:
-        with closing(workers.run(jobs.values(), count=AT_ONCE, stop=stop)) as ended:
+        with closing(workers.run(jobs.values(), count=room.AT_ONCE, stop=stop)) as ended:
             order = tuple(jobs)
             for number, result in ended:
                 pulled[order[number]] = result

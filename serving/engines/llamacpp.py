@@ -6,16 +6,29 @@ The x86-64 one is built for AVX2 (its build flags and a run on such a CPU, 2026-
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from deploy.engine import Command, Device, Diagnosis, Launch, Refusal, Settings
-from deploy.hardware import Hardware
+from deploy.engine import Command, Device, Diagnosis, Figures, Launch, Refusal, Settings, Split
+from deploy.hardware import Gpu, Hardware, Link
 from deploy.lockfile import Variant
+from deploy.memory import Term, weights_bytes
+from serving.engines import llamacpp_memory
 from serving.engines.symptoms import Symptom, match
 
 PLATFORMS = ("linux-x86_64", "linux-aarch64")
 ISA = {"avx2", "fma", "f16c", "bmi2"}
 SERVER = "ours/llamacpp_server.py"
+PROMPT_CACHE_BYTES = 0
+"""Our server turns it off."""
+SSD_BYTES_PER_S, DISK_BYTES_PER_S = 200e6, 50e6
+"""A slow SSD on a busy box, and any other disk or one that is not known."""
+START_S = 60.0
+"""Measured 1.9 s for 0.5 GB; a busy box may be ten times slower."""
+MIB = 1 << 20
+LOADS = "loading model '"
+BUFFER = r"%s buffer size = +(\d+\.\d+) MiB"
+SLOTS = re.compile(r"n_slots = (\d+), n_ctx_slot = (\d+)")
 
 SYMPTOMS = (
     Symptom(
@@ -55,6 +68,7 @@ class LlamaCpp:
     """The CPU engine of the first run: small, quick to start, best at one stream."""
 
     name = "llamacpp"
+    formats = ("gguf",)
     device: Device = "cpu"
     version = "2026.10.11549"
     requirements = Path(__file__).with_name("requirements") / "llamacpp.txt"
@@ -79,9 +93,19 @@ class LlamaCpp:
             )
         return None
 
-    def overhead_bytes(self, variant: Variant, settings: Settings) -> int:
-        """Measured 150 MB with 0.5 GB of weights, whatever the context and the slots; wider layers need more."""
-        return 150_000_000 + variant.size // 20
+    def splits(self, variant: Variant, gpus: tuple[Gpu, ...], links: tuple[Link, ...]) -> tuple[Split, ...]:
+        return (Split(),)
+
+    def kv_bytes(self, variant: Variant, settings: Settings, requests: int) -> int | None:
+        cache = variant.facts.cache
+        return llamacpp_memory.kv_bytes(cache, settings.context_tokens, requests) if cache else None
+
+    def kv_tokens(self, variant: Variant, settings: Settings) -> int | None:
+        """Whatever they take: it makes room for every slot, or does not start."""
+        return settings.slots * llamacpp_memory.cells(settings.context_tokens)
+
+    def memory(self, variant: Variant, settings: Settings, hardware: Hardware) -> tuple[Term, ...]:
+        return llamacpp_memory.terms(variant, settings, prompt_cache_bytes=PROMPT_CACHE_BYTES)
 
     def command(self, launch: Launch) -> Command:
         settings = launch.settings
@@ -96,9 +120,25 @@ class LlamaCpp:
             env={"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"},
         )
 
-    def start_timeout_s(self, variant: Variant) -> float:
-        """Measured 1.9 s for 0.5 GB; a slow disk reads 50 MB/s, and a busy box may be ten times slower."""
-        return 60.0 + variant.size / 50e6
+    def start_timeout_s(self, variant: Variant, hardware: Hardware) -> float:
+        rate = SSD_BYTES_PER_S if hardware.disk.rotational is False else DISK_BYTES_PER_S
+        return START_S + weights_bytes(variant) / rate
+
+    def figures(self, log: str) -> Figures:
+        """Of the last start in it. Bytes are as exact as it prints them: to a hundredth of a MiB."""
+        start = log.rpartition(LOADS)[2]
+        slots = SLOTS.search(start)
+        return Figures(
+            kv_tokens=int(slots[1]) * int(slots[2]) if slots else None,
+            kv_bytes=_buffers("KV", start),
+            weights_bytes=_buffers("model", start),
+        )
 
     def diagnose(self, log: str) -> Diagnosis | None:
         return match(SYMPTOMS, log)
+
+
+def _buffers(kind: str, log: str) -> int | None:
+    """Bytes of all buffers of that kind; None where the log has none."""
+    found = re.findall(BUFFER % kind, log)
+    return round(sum(map(float, found)) * MIB) if found else None

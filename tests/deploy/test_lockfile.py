@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from deploy import config, decoding, lockfile, soundness
+from deploy.dimensions import MOST, Cache, Override, Recurrent, Shape
 from deploy.errors import LockError
 from deploy.lockfile import (
     EnginePin,
@@ -17,6 +18,7 @@ from deploy.lockfile import (
     Lock,
     Model,
     Origin,
+    Passed,
     Place,
     Tensors,
     Variant,
@@ -52,13 +54,51 @@ LICENCE = st.none() | st.builds(
 )
 ELEMENTS = st.dictionaries(st.sampled_from(["BF16", "F8_E4M3", "Q4_K", "a type.of its own"]), SIZE, max_size=3)
 TENSORS = st.none() | st.builds(Tensors, count=SIZE, elements=ELEMENTS)
+COUNT = st.integers(1, MOST)
+OPTIONAL_COUNT = st.none() | COUNT
+RECURRENT = st.builds(
+    Recurrent,
+    layers=COUNT,
+    key_heads=COUNT,
+    value_heads=COUNT,
+    key_width=COUNT,
+    value_width=COUNT,
+    kernel=COUNT,
+    element_bytes=COUNT,
+)
+HEADS = {"kv_heads": COUNT, "key_width": COUNT, "value_width": COUNT}
+CACHE = st.one_of(
+    st.builds(Cache, kind=st.just("gqa"), layers=COUNT, **HEADS),
+    st.builds(Cache, kind=st.just("gqa"), layers=st.just(0) | COUNT, window=COUNT, window_layers=COUNT, **HEADS),
+    st.builds(Cache, kind=st.just("hybrid-gqa"), layers=COUNT, recurrent=st.none() | RECURRENT, **HEADS),
+    st.builds(
+        Cache,
+        kind=st.just("mla"),
+        layers=COUNT,
+        rank=COUNT,
+        rotary_width=COUNT,
+        indexer_width=OPTIONAL_COUNT,
+        indexer_layers=OPTIONAL_COUNT,
+    ),
+)
+SHAPE = st.builds(Shape, **dict.fromkeys(Shape.__struct_fields__, OPTIONAL_COUNT)).filter(lambda one: one != Shape())
+OVERRIDE = st.builds(
+    Override,
+    generation=st.sampled_from(["ampere", "hopper"]),
+    args=st.lists(TEXT, max_size=2).map(tuple),
+    env=st.dictionaries(TEXT, TEXT, max_size=2),
+    context=OPTIONAL_COUNT,
+    slots=OPTIONAL_COUNT,
+)
 FACTS = st.builds(
     Facts,
     architecture=OPTIONAL_TEXT,
     parameters=st.none() | SIZE,
     context=st.none() | SIZE,
-    kv_bytes_per_token=st.none() | SIZE,
     vllm_args=st.lists(TEXT, max_size=3).map(tuple),
+    overrides=st.lists(OVERRIDE, max_size=2).map(tuple),
+    cache=st.none() | CACHE,
+    shape=st.none() | SHAPE,
 )
 
 
@@ -103,12 +143,15 @@ VARIANT = st.builds(
     tensors=TENSORS,
     code=st.lists(FILE, max_size=2, unique_by=lambda file: file.path).map(tuple),
 )
+PASSED = st.builds(Passed, id=TEXT, reason=TEXT, change=TEXT)
 MODEL = st.builds(
     Model,
     name=NAME,
     aliases=st.lists(NAME, max_size=2).map(tuple),
     requested=TEXT,
     reason=OPTIONAL_TEXT,
+    preferred=OPTIONAL_TEXT,
+    passed=st.lists(PASSED, max_size=3).map(tuple),
     variants=st.lists(VARIANT, min_size=1, max_size=2, unique_by=lambda one: one.key).map(tuple),
 )
 ENGINE = st.builds(EnginePin, name=TEXT, device=st.sampled_from(["gpu", "cpu"]), version=TEXT, requirements=TEXT)
@@ -286,6 +329,63 @@ def test_a_tampered_lock_is_refused_with_its_line(old, new, marker, words):
     assert words in error.message
     assert error.hint
     assert marker in text.splitlines()[line_of(error) - 1]
+
+
+DIMENSIONS = Facts(
+    cache=Cache(
+        kind="hybrid-gqa",
+        layers=12,
+        kv_heads=2,
+        key_width=256,
+        value_width=255,
+        window=128,
+        window_layers=3,
+        recurrent=Recurrent(layers=36, key_heads=16, value_heads=32, key_width=127, value_width=126, kernel=4),
+    ),
+    shape=Shape(layers=48, experts=512),
+    overrides=(Override(generation="hopper", context=200_000),),
+)
+
+
+def with_facts(facts):
+    """The text of a lock with these."""
+    one = msgspec.structs.replace(ONE.models[0].variants[0], facts=facts)
+    model = msgspec.structs.replace(ONE.models[0], variants=(one,))
+    return lockfile.write(msgspec.structs.replace(ONE, models=(model,)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "marker", "words"),
+    [
+        ("layers = 12", "layers = -12", "layers =", "between 0 and"),
+        ("layers = 12", f"layers = {10**30}", "layers =", "between 0 and"),
+        ("layers = 12", f"layers = {MOST + 1}", "layers =", "`layers` must be between 0 and 4294967296"),
+        ("layers = 12", "layers = 1.5", "layers =", "expected `int`, got `float`"),
+        ("key-width = 256", "key-width = 0", "key-width =", "`key-width` must be between 1 and"),
+        ("value-width = 255\n", "", "facts.cache]", "a cache of kind hybrid-gqa needs `value-width`"),
+        ('kind = "hybrid-gqa"', 'kind = "mla"', "facts.cache]", "a cache of kind mla needs `rank`"),
+        ('kind = "hybrid-gqa"', 'kind = "magic"', "kind =", "magic"),
+        ("window-layers = 3", "window-layers = 0", "facts.cache]", "need each other"),
+        ("window = 128\n", "", "facts.cache]", "need each other"),
+        ("key-width = 127", "key-width = 0", "key-width = 0", "`key-width` must be between 1 and"),
+        ("layers = 36", "layers = 0", "layers = 0", "`layers` must be between 1 and"),
+        ("experts = 512", "experts = 0", "experts =", "`experts` must be between 1 and"),
+        ("context = 200000", "context = 0", "generation =", "`context` must be between 1 and"),
+    ],
+)
+def test_dimensions_that_no_model_has_are_refused_with_their_line(old, new, marker, words):
+    text = with_facts(DIMENSIONS)
+    assert lockfile.parse(text).models[0].variants[0].facts == DIMENSIONS
+    assert old in text
+    edited = text.replace(old, new, 1)
+    error = refused(edited)
+    assert words in error.message
+    assert marker in edited.splitlines()[line_of(error) - 1]
+
+
+def test_a_cache_without_layers_is_refused():
+    empty = msgspec.structs.replace(DIMENSIONS.cache, layers=0, window=None, window_layers=0)
+    assert "a cache without layers" in refused(with_facts(Facts(cache=empty))).message
 
 
 def test_the_second_of_two_is_named():

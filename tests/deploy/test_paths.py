@@ -23,8 +23,10 @@ def test_xdg_directories_are_followed_and_relative_ones_ignored(monkeypatch: pyt
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
     monkeypatch.setenv("XDG_DATA_HOME", "not/absolute")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
     assert paths.state_dir() == Path("/state/ownweights")
     assert paths.data_dir() == Path("/home/someone/.local/share/ownweights")
+    assert paths.catalogue_dir() == Path("/config/ownweights/catalog")
 
 
 def test_weights_lie_where_the_hub_client_looks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from deploy import catalog, lockfile, project
 from deploy.changes import history
 from deploy.errors import LockError, PlaceError
 from deploy.project import Project
+from serving.engines import ENGINES
 from tests import hubserver, tiny
 from tests.conftest import NOWHERE
 from tests.deploy.boxes import box
@@ -107,7 +108,7 @@ def test_upstream_is_looked_up_without_writing(folder: Path) -> None:
 def test_upstream_of_what_chose_itself_does_not_choose_again(folder: Path) -> None:
     (folder / "models.toml").write_text('[[model]]\nname = "a"\n')
     here = project.find(folder)
-    found = here.lock(box(), ())
+    found = here.lock(box(), ENGINES)
     here.save(found)
     assert found.models[0].catalogue
     assert here.upstream(found.models[0]) == found.models[0]

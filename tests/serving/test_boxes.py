@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import config, detection, plan
+from deploy import config, planning
 from deploy.errors import PlanError
-from deploy.plan import Layout, ModelPlan
+from deploy.hardware import detection
+from deploy.plan import Layout, ModelPlan, insist
 from serving.engines import ENGINES
 from tests.deploy.boxes import GB, lock, variant
 
@@ -27,7 +28,7 @@ LAYOUT = Layout(
 def planned(box: str, text: str = "") -> ModelPlan:
     wanted = config.parse(f'[[model]]\nname = "chat"\n{text}')
     hardware = detection.load(BOXES / f"{box}.json")
-    (model,) = plan.make(wanted, lock(GGUF, SAFETENSORS), hardware, ENGINES, LAYOUT).models
+    (model,) = insist(planning.make(wanted, lock(GGUF, SAFETENSORS), hardware, ENGINES, LAYOUT)).models
     return model
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from deploy import paths
-from deploy.engine import Command, Diagnosis, Engine, Launch, Settings
+from deploy.engine import Command, Diagnosis, Engine, Figures, Launch
 from deploy.errors import EngineError
 from deploy.plan import ModelPlan, Plan
 from serving import identity, records
@@ -21,7 +21,7 @@ from serving.board import Board, State
 from serving.fleet import Fleet, end_all
 from serving.process import Pace
 from serving.records import Record
-from tests.deploy.boxes import variant
+from tests.deploy.measured import starts
 from tests.serving.watched import LIMIT_S, fake, python
 
 QUICK = Pace(probe_every_s=0.1, probe_deadline_s=1.0, pause_s=0.01, attempts=2)
@@ -40,6 +40,9 @@ class Howler:
             return None
         return Diagnosis(cause="too long", evidence="howling", hint="context = 32", context_tokens=32)
 
+    def figures(self, log: str) -> Figures:
+        return Figures(kv_tokens=128, weights_bytes=log.count("listening"))
+
     def command(self, launch: Launch) -> Command:
         assert launch.settings.context_tokens == 32
         return fake(Path(launch.socket))
@@ -49,34 +52,7 @@ ENGINES = (cast("Engine", Howler()),)
 
 
 def planned(folder: Path, model: str, command: Command | None = None) -> ModelPlan:
-    socket = folder / f"{model}.sock"
-    return ModelPlan(
-        model=model,
-        aliases=(f"{model}-alias",),
-        engine="fake",
-        engine_version="1",
-        device="cpu",
-        variant="gguf/F16",
-        revision="0123456789ab",
-        weights_bytes=1,
-        settings=Settings(context_tokens=64, slots=2, threads=1),
-        memory=(),
-        because=(),
-        rejected=(),
-        command=command or fake(socket),
-        context_fixed=False,
-        launch=Launch(
-            model=model,
-            variant=variant(),
-            weights=str(folder),
-            socket=str(socket),
-            environment=str(folder),
-            state=str(folder),
-            settings=Settings(context_tokens=64, slots=2, threads=1),
-        ),
-        log=str(folder / f"{model}.log"),
-        start_timeout_s=LIMIT_S,
-    )
+    return starts.planned(folder, model, command or fake(folder / f"{model}.sock"))
 
 
 def plan(*models: ModelPlan) -> Plan:

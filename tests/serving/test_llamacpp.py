@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from deploy.engine import Settings
+from deploy.engine import Figures, Settings, Split
+from deploy.hardware import Disk
 from serving.engines.llamacpp import SERVER, LlamaCpp
 from tests.serving.engine_cases import GB, ISA, box, gpu, launch, option, variant
 
@@ -53,9 +55,44 @@ def test_what_it_can_run_or_what_is_not_known_is_not_refused(hardware) -> None:
     assert ENGINE.refuse(GGUF, hardware) is None
 
 
-def test_larger_weights_need_more_memory_and_more_time() -> None:
-    assert ENGINE.overhead_bytes(GGUF, SETTINGS) == 200_000_000
-    assert ENGINE.start_timeout_s(GGUF) == 80.0
+def test_larger_weights_and_slower_disks_need_more_time() -> None:
+    def seconds(size: int, rotational: bool | None) -> float:
+        hardware = msgspec.structs.replace(box(), disk=Disk(rotational=rotational))
+        return ENGINE.start_timeout_s(variant("gguf", size=size), hardware)
+
+    assert seconds(GB, rotational=False) == 65.0
+    assert seconds(GB, rotational=True) == seconds(GB, rotational=None) == 80.0
+    assert seconds(10 * GB, rotational=False) == 110.0
+
+
+def test_there_is_one_way_to_spread_a_model() -> None:
+    assert ENGINE.splits(GGUF, (), ()) == (Split(),)
+
+
+# Lines of version 2026.10.11549, of two starts: one with repacked weights, one with a second cache (sliding windows).
+STARTED = """\
+0.00.003.535 I srv    load_model: loading model '/w/x.gguf'
+0.00.770.653 I load_tensors:          CPU model buffer size =   434.91 MiB
+0.00.770.667 I load_tensors:   CPU_REPACK model buffer size =    28.05 MiB
+0.00.837.681 I llama_context:        CPU  output buffer size =     0.58 MiB
+0.00.837.775 I llama_kv_cache:        CPU KV buffer size =    96.00 MiB
+0.00.837.799 I llama_kv_cache:        CPU KV buffer size =     5.00 MiB
+0.00.889.509 I llama_kv_cache: size =   96.00 MiB (  8192 cells,  24 layers,  1/1 seqs), K (f16):   48.00 MiB
+0.00.892.056 I sched_reserve:        CPU compute buffer size =    45.27 MiB
+0.01.115.852 I srv    load_model: initializing, n_slots = 2, n_ctx_slot = 4096, kv_unified = 'false'
+"""
+
+
+def test_the_log_of_a_start_tells_sizes() -> None:
+    figures = Figures(kv_tokens=8192, kv_bytes=101 << 20, weights_bytes=round(462.96 * (1 << 20)))
+    assert ENGINE.figures(STARTED) == figures
+    # A second start in the same log counts alone.
+    assert ENGINE.figures(STARTED.replace("96.00", "11.00") + STARTED) == figures
+
+
+def test_a_log_without_sizes_tells_none() -> None:
+    assert ENGINE.figures("0.00.003.535 I srv    load_model: loading model '/w/x.gguf'\n") == Figures()
+    assert ENGINE.figures("") == Figures()
 
 
 # Printed by version 2026.10.11549 for: no such file, random bytes, a file cut short, another architecture, a limit
@@ -91,6 +128,8 @@ def test_a_log_without_a_known_failure_is_not_guessed_at() -> None:
 STAND_IN = """\
 import json, os
 class Nested: pass
+class llama_load_mode:
+    LLAMA_LOAD_MODE_NONE = "none"
 class CommonParams(Nested):
     def __init__(self):
         self.model, self.cpuparams, self.cpuparams_batch = Nested(), Nested(), Nested()
@@ -122,4 +161,5 @@ def test_the_server_hands_everything_on(tmp_path: Path) -> None:
     assert (given["n_ctx"], given["n_parallel"]) == (32768, 8)
     assert given["cpuparams"] == given["cpuparams_batch"] == {"n_threads": 2}
     assert (given["fit_params"], given["ctx_shift"], given["endpoint_slots"]) == (False, False, False)
+    assert (given["load_mode"], given["n_ctx_checkpoints"], given["verbosity"]) == ("none", 2, 4)
     assert not stale.exists()

@@ -424,3 +424,45 @@ def test_an_engine_goes_on_without_us_and_is_adopted(tmp_path: Path) -> None:
         await process.stop()
 
     asyncio.run(scene())
+
+
+def test_tells_how_long_a_start_took_and_where_its_log_begins_but_not_of_an_adopted_one(tmp_path: Path) -> None:
+    told: list[tuple[float, int]] = []
+    looked = asyncio.Event()
+    links = Links(ready=lambda load_s, log_from: told.append((load_s, log_from)), looked=looked.set)
+
+    async def scene() -> None:
+        run = Run(tmp_path, links=links)
+        run.log.write_text("an earlier start\n")
+        began = time.monotonic()
+        run.process.start()
+        await run.entry.reaches(State.READY)
+        assert [log_from for _, log_from in told] == [len("an earlier start\n")]
+        assert 0 < told[0][0] <= time.monotonic() - began
+        await asyncio.wait_for(looked.wait(), LIMIT_S)
+        found = identity.of(run.pids[0])
+        assert found
+        await run.process.stop(end=False)
+        looked.clear()
+        entry = Watched(run.socket)
+        process = run.another(entry)
+        process.start(children.adopt(found))
+        await entry.reaches(State.READY)
+        await asyncio.wait_for(looked.wait(), LIMIT_S)
+        assert len(told) == 1
+        await process.stop()
+
+    asyncio.run(scene())
+
+
+def test_an_engine_that_never_answers_is_neither_ready_nor_looked_at(tmp_path: Path) -> None:
+    told: list[str] = []
+    links = Links(ready=lambda load_s, log_from: told.append("ready"), looked=lambda: told.append("looked"))
+
+    async def scene() -> None:
+        run = Run(tmp_path, lambda socket: fake(socket, "answer=crash"), links=links)
+        run.process.start()
+        await run.entry.reaches(State.FAILED)
+        assert told == []
+
+    asyncio.run(scene())

@@ -11,6 +11,7 @@ import pytest
 from deploy.changes import drift, drift_lines
 from deploy.changes.contents import Contents
 from deploy.changes.drift import Change, Drift
+from deploy.dimensions import Cache, Override, Recurrent, Shape
 from deploy.lockfile import Facts, File, Licence, Model, Origin, Tensors, Variant
 from deploy.soundness import tree_digest
 from tests import hubserver, locked
@@ -151,9 +152,7 @@ def test_a_rewritten_history_is_said(server: Hub) -> None:
 
 
 def test_what_follows_from_the_files() -> None:
-    assert of(variant(), variant(facts=Facts(context=20, attention="mla"))) == {
-        "config": {"context": ("10", "20"), "attention": (None, '"mla"')}
-    }
+    assert of(variant(), variant(facts=Facts(context=20))) == {"config": {"context": ("10", "20")}}
     assert of(variant(), variant(precision="fp8")) == {"config": {"precision": ('"bf16"', '"fp8"')}}
     assert of(variant(), variant(tensors=Tensors(count=2, elements={"F32": 1}))) == {
         "weights": {"count": ("1", "2"), "elements.BF16": ("1", None), "elements.F32": (None, "1")}
@@ -162,6 +161,37 @@ def test_what_follows_from_the_files() -> None:
         "licence": {"id": ('"MIT"', '"LicenseRef-x"'), "gated": ("false", "true")}
     }
     assert of(variant(), variant(licence=None)) == {"licence": {"id": ('"MIT"', None)}}
+
+
+def test_what_changed_of_a_cache_and_a_shape_is_named() -> None:
+    linear = Recurrent(layers=3, key_heads=2, value_heads=4, key_width=8, value_width=8, kernel=4)
+    cache = Cache(kind="hybrid-gqa", layers=36, kv_heads=4, key_width=128, value_width=128, recurrent=linear)
+    wide = msgspec.structs.replace(linear, element_bytes=4)
+    before, after = (
+        variant(facts=Facts(context=10, cache=one, shape=shape))
+        for one, shape in (
+            (cache, Shape(experts=8)),
+            (msgspec.structs.replace(cache, kv_heads=8, recurrent=wide), Shape(experts=16, heads=32)),
+        )
+    )
+    changes = {
+        "cache.kv_heads": ("4", "8"),
+        "cache.recurrent.element_bytes": ("2", "4"),
+        "shape.experts": ("8", "16"),
+        "shape.heads": (None, "32"),
+    }
+    assert of(before, after) == {"config": changes}
+    (change,) = drift.compare(Contents(before), Contents(after))
+    assert [value.meaning for value in change.values] == [drift.FACTS[key.split(".")[0]] for key in changes]
+    assert of(before, variant())["config"]["cache.kind"] == ('"hybrid-gqa"', None)
+
+
+def test_a_recipe_for_one_generation_is_a_change() -> None:
+    override = Override(generation="hopper", args=("--max-model-len", "200000"))
+    found = of(variant(), variant(facts=Facts(context=10, overrides=(override,))))
+    none, one = found["config"]["overrides"]
+    assert none == "[]"
+    assert '"generation":"hopper","args":["--max-model-len","200000"]' in str(one)
 
 
 def test_another_repository_comes_first_and_what_was_never_asked_for_is_no_change() -> None:

@@ -124,7 +124,7 @@ def test_config_key_by_key_with_what_it_decides(project: Path, server: Hub, file
     out, groups = drifted(run, project)
     assert "max_position_embeddings 32768 → 131072 (context)" in out
     assert 'rope_scaling nothing → {"factor":4.0} (how far the context reaches)' in out
-    assert "kv_bytes_per_token 1024 → 2048 (KV cache: memory per token of context)" in out
+    assert "cache.kv_heads 2 → 4 (KV cache: memory per token of context)" in out
     assert set(groups) == {"config"}
     values = {value["key"]: value for change in groups["config"] for value in change["values"]}
     assert (values["context"]["before"], values["context"]["after"]) == ("32768", "131072")

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deploy import lockfile
+from deploy.dimensions import Cache, Shape
 from deploy.errors import LockError
 from deploy.lockfile import Facts
-from deploy.resolving import facts, gguf_header
+from deploy.resolving import attention, facts, gguf_header
 from tests import tiny
+from tests.deploy import boxes
 
 QWEN3 = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -51,12 +54,16 @@ def test_a_plain_model():
     found = described(QWEN3)
     assert found.precision == "bf16"
     assert found.facts == Facts(
-        architecture="Qwen3ForCausalLM", context=40960, attention="gqa", kv_bytes_per_token=147456
+        architecture="Qwen3ForCausalLM",
+        context=40960,
+        cache=Cache(kind="gqa", layers=36, kv_heads=8, key_width=128, value_width=128),
+        shape=Shape(layers=36, hidden=4096, heads=32),
     )
+    assert (found.facts.attention, found.facts.kv_bytes_per_token) == ("gqa", 147_456)
 
 
 def test_a_multimodal_model_keeps_its_dimensions_one_level_down():
-    found = described({"architectures": ["MistralForCausalLM"], "text_config": QWEN3})
+    found = described({"architectures": ["MistralForCausalLM"], "text_config": QWEN3 | {"sliding_window": None}})
     assert (found.precision, found.facts.context, found.facts.kv_bytes_per_token) == ("bf16", 40960, 147456)
 
 
@@ -177,6 +184,32 @@ KEYS = st.sampled_from(
 )
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("Qwen3_5ForCausalLM")
 DOCUMENTS = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner))
+
+
+DIMENSIONS = st.sampled_from(
+    [
+        *(
+            "num_hidden_layers",
+            "num_key_value_heads",
+            "head_dim",
+            "sliding_window",
+            "use_sliding_window",
+            "kv_lora_rank",
+        ),
+        *("qk_rope_head_dim", "index_head_dim", "index_topk", "index_topk_freq", "full_attention_interval"),
+        *("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"),
+        *("linear_conv_kernel_dim", "num_local_experts", "intermediate_size", "vocab_size"),
+    ]
+)
+NUMBERS = st.integers(1, 100) | st.sampled_from([0, -1, 2**32, 2**32 + 1, 2**60, True, None, 1.5, "1"])
+
+
+@given(st.sampled_from(sorted(attention.CLASSES)), st.dictionaries(DIMENSIONS, NUMBERS))
+def test_whatever_numbers_a_configuration_gives_the_lock_that_is_written_can_be_read(architecture, numbers):
+    found = described(QWEN3 | numbers | {"architectures": [architecture]}).facts
+    variant = msgspec.structs.replace(boxes.variant(), facts=found)
+    again = lockfile.parse(lockfile.write(boxes.lock(variant)))
+    assert again.models[0].variants[0].facts == found
 
 
 @given(st.dictionaries(KEYS, DOCUMENTS), DOCUMENTS)

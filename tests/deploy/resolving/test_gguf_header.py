@@ -64,8 +64,10 @@ def test_tensors_are_counted_by_the_name_of_their_type():
 def test_short_arrays_are_kept_and_long_ones_passed_over():
     numbers = struct.pack("<IQ3I", 4, 3, 8, 8, 2)
     many = struct.pack("<IQ", 4, 2000) + b"\0" * 8000
-    found = read(header(("heads", 9, numbers), ("long", 9, many), ("last", 7, b"\1"))).values
-    assert found == {"heads": [8, 8, 2], "long": None, "last": True}
+    words = struct.pack("<IQ", 8, 2) + text("a") + text("")
+    found = read(header(("heads", 9, numbers), ("long", 9, many), ("words", 9, words), ("last", 7, b"\1")))
+    assert found.values == {"heads": [8, 8, 2], "long": None, "words": None, "last": True}
+    assert found.lengths == {"long": 2000, "words": 2}
 
 
 def test_any_prefix_asks_for_more(path):

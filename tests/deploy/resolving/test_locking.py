@@ -9,9 +9,10 @@ import pytest
 
 from deploy import catalog, config, hub, lockfile, soundness
 from deploy.config import ModelWish
-from deploy.errors import ConfigError, LockError
-from deploy.lockfile import Licence, Place
-from deploy.resolving import locking, resolution
+from deploy.errors import ConfigError, LockError, PlaceError
+from deploy.lockfile import Licence, Passed, Place
+from deploy.resolving import listed, locking, resolution
+from deploy.resolving.locking import Chosen
 from deploy.resolving.resolution import Request
 from tests import hubserver, tiny
 from tests.deploy.boxes import StubEngine
@@ -45,6 +46,17 @@ def serve(monkeypatch):
 
 def never(_):
     raise AssertionError("nothing is to be chosen")
+
+
+CHOSEN = Chosen(
+    id="qwen3-4b",
+    variant="gguf/Q4_K_M",
+    reason="it fits",
+    passed=(
+        Passed(id="large", reason="needs 80 GB", change="80 GB of free RAM"),
+        Passed(id="larger", reason="its licence", change="accept it"),
+    ),
+)
 
 
 def wish(source, **keys):
@@ -90,7 +102,7 @@ def test_a_pinned_row_needs_no_network(name, tmp_path):
     assert (model.requested, model.catalogue, model.reason) == (name, name, None)
     assert (file.path, file.size, file.sha256) == (row.gguf[0].file, row.gguf[0].bytes, row.gguf[0].sha256)
     assert (one.origin.repo, one.origin.commit) == (row.gguf[0].hf_repo, row.gguf[0].revision)
-    assert one.facts == row.facts
+    assert one.facts == row.facts()
 
 
 def test_a_row_with_wheels_has_two_places(tmp_path):
@@ -130,7 +142,7 @@ def test_a_row_is_locked_in_both_formats_where_the_hub_answers(tmp_path, serve, 
     found = variants(wish(row.id), tmp_path)
     assert set(found) == {"gguf/Q8_0", "safetensors/bf16"}
     facts = found["safetensors/bf16"].facts
-    assert (facts.parameters, facts.vllm_args) == (row.facts.parameters, row.facts.vllm_args)
+    assert (facts.parameters, facts.vllm_args) == (row.facts().parameters, row.facts().vllm_args)
     # Of the checkpoint that is there, not of the row.
     assert facts.context == tiny.WINDOW
     assert facts.kv_bytes_per_token == tiny.LAYERS * tiny.KV_HEADS * 2 * tiny.HEAD * 2
@@ -144,8 +156,8 @@ def test_a_row_is_locked_in_both_formats_where_the_hub_answers(tmp_path, serve, 
 def test_without_a_hub_what_is_pinned_is_locked_and_the_rest_is_said(tmp_path, capsys):
     assert set(variants(wish("qwen3-0.6b"), tmp_path)) == {"gguf/Q8_0"}
     said = capsys.readouterr().err
-    assert "`chat` is locked as gguf/Q8_0 only" in said
-    assert "cannot be reached" in said
+    assert "`chat` is locked as gguf/Q8_0 only, without gguf/Q4_0, safetensors/bf16, safetensors/fp8, " in said
+    assert said.count("cannot be reached") == 1
     assert "ownweights lock --upgrade chat" in said
 
 
@@ -153,9 +165,9 @@ def test_a_second_format_that_cannot_be_locked_is_left_out_and_said(tmp_path, se
     row = catalog.find("qwen3-0.6b")
     serve(checkpoint(folder, row.hf_repo, row.commit, **{"config.json": b"[]"}))
     assert set(variants(wish(row.id), tmp_path)) == {"gguf/Q8_0"}
-    assert "warning: `chat` is locked as gguf/Q8_0 only, without safetensors for a GPU: `config.json` is not" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "warning: `chat` is locked as gguf/Q8_0 only, without " in said
+    assert "; safetensors/bf16: `config.json` is not" in said
 
 
 def test_what_was_left_out_is_added_by_an_upgrade(tmp_path, serve, folder):
@@ -187,11 +199,11 @@ def test_a_gguf_without_a_pin_is_resolved_when_its_bytes_are_known(tmp_path, ser
     known = msgspec.structs.replace(row.gguf[0], sha256=sha256(gguf.read_bytes()))
     serve(Repo(known.hf_repo, "b" * 40, {known.file: gguf}))
     request = Request(wish=ModelWish(name="chat"), base=tmp_path)
-    (one,) = resolution.of_row(request, msgspec.structs.replace(row, gguf=(known,)), None)
+    (one,) = listed.of_row(request, msgspec.structs.replace(row, gguf=(known,)), None, resolution.ALL)
     assert (one.origin.commit, one.precision) == ("b" * 40, "Q4_K_M")
-    assert (one.facts.context, one.facts.parameters) == (tiny.WINDOW, row.facts.parameters)
+    assert (one.facts.context, one.facts.parameters) == (tiny.WINDOW, row.facts().parameters)
     assert one.tensors.count == len(tiny.weights())
-    assert "without safetensors for a GPU" in capsys.readouterr().err
+    assert "only, without safetensors/bf16: " in capsys.readouterr().err
 
 
 def test_a_precision_chooses_among_what_the_row_has(tmp_path, serve, folder):
@@ -200,7 +212,116 @@ def test_a_precision_chooses_among_what_the_row_has(tmp_path, serve, folder):
     serve(checkpoint(folder, row.hf_repo, row.commit))
     assert set(variants(wish(row.id, precision="bf16"), tmp_path)) == {"safetensors/bf16"}
     error = refused(lock, wish(row.id, precision="Q5_K_M"), tmp_path)
-    assert "Q8_0, bf16" in error.message
+    assert "Q8_0, Q4_0, bf16, fp8, int8" in error.message
+
+
+class TestAllOfARow:
+    """Every variant that the row names and that can be had."""
+
+    @pytest.fixture
+    def row(self):
+        return catalog.find("qwen3-8b")
+
+    def quantized(self, folder, repo, **method):
+        config = json.loads((folder / "config.json").read_bytes()) | {"quantization_config": method}
+        return checkpoint(folder, repo, "c" * 40, **{"config.json": json.dumps(config).encode()})
+
+    def served(self, folder, row):
+        native, fp8, awq = row.weights
+        return (
+            checkpoint(folder, native.hf_repo, row.commit),
+            self.quantized(folder, fp8.hf_repo, quant_method="fp8"),
+            self.quantized(folder, awq.hf_repo, quant_method="awq", bits=4),
+        )
+
+    def of(self, tmp_path, row, **changes):
+        request = Request(wish=ModelWish(name="chat"), base=tmp_path)
+        found = listed.of_row(request, msgspec.structs.replace(row, **changes), None, resolution.ALL)
+        return {one.key: one for one in found}
+
+    def test_is_locked_and_derived_again_to_the_same_bytes(self, tmp_path, serve, folder, row, capsys):
+        serve(*self.served(folder, row))
+        first = lock(wish(row.id), tmp_path)
+        found = {one.key: one.origin.repo for one in first.models[0].variants}
+        assert found == {
+            "gguf/Q4_K_M": "Qwen/Qwen3-8B-GGUF",
+            "safetensors/bf16": "Qwen/Qwen3-8B",
+            "safetensors/fp8": "Qwen/Qwen3-8B-FP8",
+            "safetensors/int4": "Qwen/Qwen3-8B-AWQ",
+        }
+        assert not capsys.readouterr().err
+        again = lock(wish(row.id), tmp_path, previous=first, at_locked=True)
+        assert lockfile.write(again) == lockfile.write(first) == lockfile.write(lock(wish(row.id), tmp_path))
+
+    def test_a_repository_that_is_gone_is_left_out_and_said_once(self, tmp_path, serve, folder, row, capsys):
+        native, fp8, _ = self.served(folder, row)
+        serve(native, fp8)
+        first = lock(wish(row.id), tmp_path)
+        assert "safetensors/int4" not in {one.key for one in first.models[0].variants}
+        said = capsys.readouterr().err
+        assert said.count("warning") == 1
+        assert "gguf/Q4_K_M, safetensors/bf16, safetensors/fp8 only, without safetensors/int4: " in said
+        serve(*self.served(folder, row))
+        assert lock(wish(row.id), tmp_path, previous=first, at_locked=True) == first
+
+    def test_a_precision_narrows_it_to_one(self, tmp_path, serve, folder, row):
+        serve(*self.served(folder, row))
+        assert set(variants(wish(row.id, precision="FP8"), tmp_path)) == {"safetensors/fp8"}
+
+    def test_one_that_is_something_else_than_was_said_is_left_out(self, tmp_path, serve, folder, row, capsys):
+        native, _, awq = self.served(folder, row)
+        serve(native, checkpoint(folder, "Qwen/Qwen3-8B-FP8"), awq)
+        assert "safetensors/fp8" not in self.of(tmp_path, row)
+        assert "`Qwen/Qwen3-8B-FP8` is bf16, the catalogue says fp8" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "method",
+        [
+            {"quant_method": "modelopt"},
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"0": {"weights": {"type": "float", "num_bits": 4}}},
+            },
+        ],
+    )
+    def test_what_a_config_says_by_half_has_the_catalogues_word(self, tmp_path, serve, folder, row, method):
+        serve(self.quantized(folder, "nvidia/x", **method))
+        nvfp4 = catalog.Weights(hf_repo="nvidia/x", precision="nvfp4", extra_args=("--moe-backend", "x"), source="s")
+        found = self.of(tmp_path, row, variant=(nvfp4,))["safetensors/nvfp4"]
+        assert found.facts.vllm_args == (*row.facts().vllm_args, "--moe-backend", "x")
+
+    def test_a_hub_that_is_away_is_asked_for_one_only(self, tmp_path, serve, row):
+        server = serve()
+        server.fault("*", status=503, headers={"Retry-After": "0"})
+        with pytest.raises(PlaceError):
+            self.of(tmp_path, row, gguf=())
+        assert not [asked.path for asked in server.requests if "FP8" in asked.path or "AWQ" in asked.path]
+
+    def test_all_parts_of_a_split_gguf_are_locked_and_its_first_ones_hash_is_compared(self, tmp_path, serve, row, gguf):
+        parts = {f"Q4_0/m-Q4_0-0000{number}-of-00002.gguf": gguf for number in (1, 2)}
+        serve(Repo("org/split", "a" * 40, parts | {"m-Q8_0.gguf": gguf}))
+        known = catalog.Gguf(
+            hf_repo="org/split", precision="Q4_0", file=min(parts), sha256=sha256(gguf.read_bytes()), source="s"
+        )
+        assert not known.pinned
+        one = self.of(tmp_path, row, gguf=(known,))["gguf/Q4_0"]
+        assert [file.path for file in one.files] == sorted(parts)
+        with pytest.raises(LockError, match="is another file now"):
+            self.of(tmp_path, row, gguf=(msgspec.structs.replace(known, sha256="0" * 64),))
+
+    def test_a_gguf_without_a_file_name_is_found_by_its_precision(self, tmp_path, serve, row, gguf):
+        serve(Repo("org/many", "a" * 40, {"m-UD-Q4_K_XL.gguf": gguf, "m-Q8_0.gguf": gguf}))
+        known = catalog.Gguf(hf_repo="org/many", precision="Q4_K_XL", source="s")
+        assert [file.path for file in self.of(tmp_path, row, gguf=(known,))["gguf/Q4_K_XL"].files] == [
+            "m-UD-Q4_K_XL.gguf"
+        ]
+
+    def test_a_row_that_does_not_know_its_type_is_locked_as_what_it_is(self, tmp_path, serve, folder):
+        row = catalog.find("qwen3-coder-next")
+        serve(checkpoint(folder, row.hf_repo, row.commit))
+        first = lock(wish(row.id), tmp_path)
+        assert [one.key for one in first.models[0].variants] == ["safetensors/bf16"]
+        assert lock(wish(row.id), tmp_path, previous=first, at_locked=True) == first
 
 
 def test_an_unknown_row_names_the_nearest(tmp_path):
@@ -415,14 +536,29 @@ def test_what_was_found_and_cannot_be_read_again_is_not_called_a_damaged_lock(tm
 
 
 def test_auto_is_chosen_once_with_its_reason(tmp_path):
-    first = lock(wish("auto"), tmp_path, choose=lambda _: ("qwen3-4b", "it fits"))
+    first = lock(wish("auto"), tmp_path, choose=lambda _: CHOSEN)
     model = first.models[0]
     assert (model.requested, model.catalogue, model.reason) == ("auto", "qwen3-4b", "it fits")
     assert lock(wish("auto"), tmp_path, previous=first) == first
-    model = lock(
-        wish("auto"), tmp_path, previous=first, choose=lambda _: ("qwen3-8b", "it grew"), upgrade=frozenset({"chat"})
-    ).models[0]
-    assert (model.catalogue, model.reason) == ("qwen3-8b", "it grew")
+    grown = Chosen(id="qwen3-8b", reason="it grew")
+    upgraded = lock(wish("auto"), tmp_path, previous=first, choose=lambda _: grown, upgrade=frozenset({"chat"}))
+    (model,) = upgraded.models
+    assert (model.catalogue, model.reason, model.preferred, model.passed) == ("qwen3-8b", "it grew", None, ())
+
+
+def test_what_auto_weighed_and_passed_over_stays_in_the_lock(tmp_path):
+    """In its order, and until it is chosen again."""
+    first = lock(wish("auto"), tmp_path, choose=lambda _: CHOSEN)
+    (model,) = lockfile.parse(lockfile.write(first)).models
+    assert (model.preferred, model.passed) == ("gguf/Q4_K_M", CHOSEN.passed)
+    assert locking.kept(model) == CHOSEN
+    (renamed,) = lock(wish("auto", aliases=["gpt"]), tmp_path, previous=first).models
+    assert (renamed.preferred, renamed.passed) == (model.preferred, model.passed)
+
+
+def test_what_was_named_by_the_user_was_not_weighed(tmp_path):
+    (model,) = lock(wish("qwen3-4b"), tmp_path).models
+    assert (model.reason, model.preferred, model.passed) == (None, None, ())
 
 
 def test_a_model_that_did_not_change_is_kept_without_asking(tmp_path, serve, folder):
@@ -491,7 +627,7 @@ class TestGgufOfItsOwn:
         serve(checkpoint(folder, row.hf_repo, row.commit))
         found = variants(wish(row.id, gguf=f"file:{gguf}"), tmp_path)
         assert set(found) == {"safetensors/bf16", "gguf/F16"}
-        assert found["gguf/F16"].facts.parameters == row.facts.parameters
+        assert found["gguf/F16"].facts.parameters == row.facts().parameters
 
     def test_a_precision_picks_there_unless_it_is_that_of_the_rest(self, tmp_path, serve, folder, gguf):
         many = Repo("org/many", "b" * 40, {"t-Q4_K_M.gguf": gguf, "t-Q8_0.gguf": gguf})
@@ -578,7 +714,7 @@ class TestAtLocked:
         assert self.again(wish("hf:org/tiny"), tmp_path, msgspec.structs.replace(first, models=(model,))) == text
 
     def test_auto_stays_what_it_was(self, tmp_path):
-        first = lock(wish("auto"), tmp_path, choose=lambda _: ("qwen3-4b", "it fits"))
+        first = lock(wish("auto"), tmp_path, choose=lambda _: CHOSEN)
         assert self.again(wish("auto"), tmp_path, first) == lockfile.write(first)
 
     def test_a_row_that_was_locked_without_a_hub_needs_none(self, tmp_path, serve, folder):

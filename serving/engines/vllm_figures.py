@@ -1,0 +1,36 @@
+"""What vLLM says of itself in the log of a start: tokens and bytes of its KV cache, bytes of its weights, context.
+
+Source: 0.32 and 0.33, v1/core/kv_cache_utils.py (tokens), v1/worker/gpu_worker.py and gpu_model_runner.py (bytes, GPU
+build only); seen on the CPU build. Every rank prints its own: the least cache and the most weights are the fullest
+device's. Bytes are rounded to a hundredth of a GiB there, tokens are exact.
+"""
+
+from __future__ import annotations
+
+import re
+
+from deploy.engine import Figures
+
+GIB = 1 << 30
+TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
+CACHE = re.compile(r"Available KV cache memory: (-?[\d.]+) GiB")
+WEIGHTS = re.compile(r"Model loading took ([\d.]+) GiB")
+CONTEXT = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request")
+
+
+def read(log: str) -> Figures:
+    """Absent lines are None."""
+    return Figures(
+        kv_tokens=min(map(_whole, TOKENS.findall(log)), default=None),
+        kv_bytes=min(map(_bytes, CACHE.findall(log)), default=None),
+        weights_bytes=max(map(_bytes, WEIGHTS.findall(log)), default=None),
+        context_tokens=min(map(_whole, CONTEXT.findall(log)), default=None),
+    )
+
+
+def _whole(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def _bytes(gib: str) -> int:
+    return round(float(gib) * GIB)
