@@ -107,6 +107,7 @@ def main() -> None:
     """Entry point: errors become ``error:`` and ``hint:`` with a stable exit code."""
     # A killed make, a supervisor: what Ctrl-C cleans up is cleaned up then too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    output.take_any_character()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -16,6 +16,8 @@ ELEMENT_BYTES = 2
 
 MOST = 1 << 32
 """More than any model has of anything: layers, heads, a width, tokens."""
+MOST_TOKEN_BYTES = 1 << 30
+"""The same of what one token takes in a cache: each number of it may be likely, and all of them together not."""
 
 Kind = Literal["gqa", "mla", "hybrid-gqa"]
 
@@ -66,6 +68,11 @@ class Cache(Table, frozen=True, kw_only=True):
     def bytes_per_token(self) -> int:
         """Over all layers that keep every token, at 16 bits per element, undivided; without an indexer's keys."""
         return self.layers * self.width * ELEMENT_BYTES
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether any model would keep as much of a token, over all layers."""
+        return (self.layers + self.window_layers) * self.width * ELEMENT_BYTES <= MOST_TOKEN_BYTES
 
 
 class Shape(Table, frozen=True, kw_only=True):

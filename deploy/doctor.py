@@ -45,6 +45,7 @@ CHECKS: dict[str, Callable[[Context], Verdict]] = {
     "gpu peers": links.peers,
     "shared memory": links.shared_memory,
     "open files": kernel.open_files,
+    "address space": kernel.address_space,
     "folders": folders.writable,
     "file locks": folders.locks,
     "key": folders.key,

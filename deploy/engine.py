@@ -60,6 +60,8 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
     experts: bool = False
     """Experts lie whole on a GPU each instead of being cut."""
     because: str = ""
+    doubt: str = ""
+    """What about it cannot be known before the start: a limit of the plan."""
 
     @property
     def gpus(self) -> int:

@@ -6,6 +6,7 @@
     │   ├── LockError                 models.lock
     │   ├── WeightsError  exit 3      bytes that are not the pinned ones
     │   ├── PlaceError                a place could not give the bytes
+    │   │   └── GoneError             there is no such repository or revision
     │   ├── PlanError     exit 4      no engine on this box can run the model
     │   └── InstallError              an engine's environment could not be made
     ├── EngineError          exit 2   an engine would not start or stopped answering
@@ -58,6 +59,10 @@ class WeightsError(UserError):
 
 class PlaceError(UserError):
     """A place (hub, index, file) could not give the bytes. The next place may."""
+
+
+class GoneError(PlaceError):
+    """The Hub answers, and has no such repository or revision: asking again later will not help."""
 
 
 class PlanError(UserError):

@@ -82,10 +82,7 @@ def terms(model: Model, variant: Variant) -> Terms:
     if _covers(listed, locked):
         note = None if listed.commercial == "yes" else listed.note
         return Terms(id=locked, commercial=listed.commercial, condition=note, source=listed.source)
-    condition = f"the catalogue knows this model under another licence, {listed.spdx}"
-    if listed.commercial != "yes" and listed.note:
-        condition += f": {listed.note}"
-    return Terms(id=locked, commercial="unknown", condition=condition, source=listed.source)
+    return _doubted(locked, listed)
 
 
 def accepted(config: Config, model: Model, variant: Variant) -> bool:
@@ -134,8 +131,8 @@ def _row(model: Model, variant: Variant) -> Row | None:
 
 
 def _repositories(row: Row) -> set[str]:
-    found = (row.hf_repo, *(gguf.hf_repo for gguf in row.gguf), *(revision.hf_repo for revision in row.revision))
-    return {repo.lower() for repo in found}
+    copies = (*(one.hf_repo for one in row.variant), *(one.hf_repo for one in row.gguf))
+    return {repo.lower() for repo in (row.hf_repo, *copies, *(one.hf_repo for one in row.revision))}
 
 
 def _known(locked: str) -> Terms:
@@ -145,6 +142,17 @@ def _known(locked: str) -> Terms:
     if NON_COMMERCIAL.fullmatch(locked):
         return Terms(id=locked, commercial="no", condition="NonCommercial purposes only", source=page(locked))
     return Terms(id=locked, commercial="unknown")
+
+
+def _doubted(locked: str, listed: Licence) -> Terms:
+    """Of a licence other than the catalogue's: a ban stands as it is, all else is no longer known."""
+    known = _known(locked)
+    doubt = f"the catalogue knows this model under another licence, {listed.spdx}"
+    if listed.commercial != "yes" and listed.note:
+        doubt += f": {listed.note}"
+    if known.commercial == "no":
+        return msgspec.structs.replace(known, condition=f"{known.condition}; {doubt}")
+    return Terms(id=locked, commercial="unknown", condition=doubt, source=listed.source)
 
 
 def _same(one: str, other: str) -> bool:

@@ -6,6 +6,7 @@ Nothing is written and nothing is started; what is locked needs no network.
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def of(project: Project | None, box: Box, asked: Asked) -> Outlook:
     try:
         return _of_project(project, box, asked, only)
     except PlanError as error:
-        return _without_a_lock(project, box, error)
+        return _of_the_rest(project, box, asked, only, error)
 
 
 def _named(project: Project | None, asked: Asked) -> ModelWish | None:
@@ -113,12 +114,22 @@ def _lock(project: Project, box: Box) -> tuple[Lock, bool]:
     return project.lock(hardware, box.engines), False
 
 
-def _without_a_lock(project: Project, box: Box, error: PlanError) -> Outlook:
-    """`auto` found no row for this box: that is the answer."""
-    names = ", ".join(wish.name for wish in project.config.model if wish.source == "auto")
-    missing = Unplanned(model=names, reason=error.message, hint=error.hint or "", rejected=())
-    made = Plan(hardware=box.hardware.fingerprint, lock="", models=(), unplanned=(missing,))
-    return _outlook(made, box, only=None, locked=False)
+def _of_the_rest(project: Project, box: Box, asked: Asked, only: ModelWish | None, error: PlanError) -> Outlook:
+    """`auto` found no row for this box: that is the answer for its models, and no reason not to plan the others."""
+    wishes = project.config.model
+    missing = tuple(
+        Unplanned(model=wish.name, reason=error.message, hint=error.hint or "", rejected=())
+        for wish in wishes
+        if wish.source == "auto" and only in (None, wish)
+    )
+    rest = tuple(wish for wish in wishes if wish.source != "auto")
+    made = Plan(hardware=box.hardware.fingerprint, lock="", models=())
+    if rest:
+        others = replace(project, config=msgspec.structs.replace(project.config, model=rest))
+        found = _of_project(others, box, asked, only if only in rest else None)
+        made = Plan(hardware=found.hardware, lock=found.lock, models=found.models, unplanned=found.unplanned)
+    made = msgspec.structs.replace(made, unplanned=(*made.unplanned, *missing))
+    return _outlook(made, box, only=only.name if only else None, locked=False)
 
 
 def _of_source(project: Project | None, box: Box, asked: Asked) -> Outlook:

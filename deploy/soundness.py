@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deploy.config import NAME, Table
-from deploy.dimensions import MOST, Cache
+from deploy.dimensions import MOST, MOST_TOKEN_BYTES, Cache
 from deploy.lines import Steps
 
 if TYPE_CHECKING:
@@ -169,6 +169,8 @@ def _cache(cache: Cache, at: Steps) -> Iterator[Flaw]:
         yield Flaw(at, "`window` and `window-layers` need each other")
     if cache.layers + cache.window_layers == 0:
         yield Flaw((*at, "layers"), "a cache without layers")
+    if not cache.is_likely:
+        yield Flaw(at, f"a cache takes at most {MOST_TOKEN_BYTES} bytes per token")
     if cache.recurrent:
         yield from _counts(cache.recurrent, (*at, "recurrent"))
 

@@ -92,13 +92,13 @@ class Gauge:
         start = self._start
 
         def keep() -> None:
-            told = self._engine.figures(_read(Path(self._model.log), log_from))
             peak = holdings.peak_bytes(start.pid, self._model.device)
-            measured = msgspec.structs.replace(told, load_s=load_s, peak_bytes=peak)
-            store.add(self._entry(start, settings, measured))
+            store.add(self._entry(start, settings, Figures(load_s=load_s, peak_bytes=peak)))
             start.peak_bytes = peak or 0
 
+        # Two pieces of work: what was seen is kept, whatever its own words are.
         self._scribe.hand(keep)
+        self._scribe.hand(lambda: self._told(start, log_from))
 
     def look(self) -> None:
         """It runs: see how much memory it has taken by now."""
@@ -107,20 +107,29 @@ class Gauge:
 
     def refused(self, settings: Settings, diagnosis: Diagnosis) -> None:
         """It did not start with these settings, and has named a context that it would start with."""
-        measured = Figures(context_tokens=diagnosis.context_tokens)
-        entry = self._entry(self._start, settings, measured, correction=diagnosis.evidence)
-        self._scribe.hand(lambda: store.add(entry))
+        named = Figures(context_tokens=diagnosis.context_tokens)
+        entry = self._entry(self._start, settings, named, correction=diagnosis.evidence)
+
+        def keep() -> None:
+            free = holdings.free_bytes(self._model.device, settings.devices)
+            store.add(msgspec.structs.replace(entry, free_bytes=free))
+
+        self._scribe.hand(keep)
+
+    def _told(self, start: Start, log_from: int) -> None:
+        told = self._engine.figures(_read(Path(self._model.log), log_from))
+        self._amend(start, lambda seen: msgspec.structs.replace(told, load_s=seen.load_s, peak_bytes=seen.peak_bytes))
 
     def _grown(self, start: Start) -> None:
         peak = holdings.peak_bytes(start.pid, self._model.device)
         if peak is None or peak < start.peak_bytes * GROWTH:
             return
-        own = self._entry(start, self._model.settings, Figures())
-        store.amend(
-            lambda entry: (entry.subject, entry.at, entry.correction) == (own.subject, own.at, None),
-            lambda figures: msgspec.structs.replace(figures, peak_bytes=max(figures.peak_bytes or 0, peak)),
-        )
+        self._amend(start, lambda seen: msgspec.structs.replace(seen, peak_bytes=max(seen.peak_bytes or 0, peak)))
         start.peak_bytes = peak
+
+    def _amend(self, start: Start, change: Callable[[Figures], Figures]) -> None:
+        own = self._entry(start, self._model.settings, Figures())
+        store.amend(lambda entry: (entry.subject, entry.at, entry.correction) == (own.subject, own.at, None), change)
 
     def _entry(self, start: Start, settings: Settings, measured: Figures, *, correction: str | None = None) -> Entry:
         model = self._model

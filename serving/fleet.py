@@ -14,6 +14,7 @@ import msgspec
 
 from deploy.engine import Command, Diagnosis, Engine, Settings
 from deploy.errors import EngineError
+from deploy.measured import corrects
 from deploy.plan import ModelPlan, Plan
 from serving import child as children
 from serving import identity, records
@@ -126,7 +127,7 @@ class Fleet:
 
     def _corrected(self, engine: Engine, model: ModelPlan, diagnosis: Diagnosis) -> Command | None:
         entry, tokens = self._board.find(model.model), diagnosis.context_tokens
-        if tokens is None or entry is None:
+        if tokens is None or entry is None or not corrects(tokens, entry.served.context_tokens):
             return None
         self._gauges[model.model].refused(_settings(model, entry), diagnosis)
         if model.context_fixed:

@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from deploy import measured, paths
 from deploy.engine import Device
-from deploy.hardware import GpuReading, Hardware, nvidia, pci
+from deploy.hardware import GpuReading, Hardware, cgroup, detection, nvidia, pci
 from serving import records
 
 ROOT = Path("/")
@@ -29,14 +30,30 @@ def resident_bytes(pid: int) -> int | None:
 def peak_bytes(pid: int, device: Device) -> int | None:
     """What an engine takes of its device. RAM: the most it has held; a GPU: what it holds now of the fullest.
 
-    None where it is gone, or where that cannot be read. What helpers share is counted with each.
+    None where it is gone, or where that cannot be read. What helpers share is counted with each, so that a sum of more
+    than the device has is none.
     """
     if device == "gpu":
-        return fullest_bytes(pid, nvidia.look(ROOT, pci.gpus(ROOT)).readings)
+        found = nvidia.look(ROOT, pci.gpus(ROOT))
+        own = [gpu.memory_total_bytes for gpu in found.gpus if gpu.memory_total_bytes is not None]
+        return possible(fullest_bytes(pid, found.readings), max(own, default=None))
     try:
-        return sum(_high_water_bytes(process.pid) for process in _family(pid)) or None
+        peak = sum(_high_water_bytes(process.pid) for process in _family(pid))
     except psutil.Error:
         return None
+    limit = cgroup.limits(ROOT).memory_bytes
+    total = psutil.virtual_memory().total
+    return possible(peak or None, total if limit is None else min(total, limit))
+
+
+def possible(peak: int | None, most: int | None) -> int | None:
+    """The peak; None where the device has less memory than that."""
+    return None if peak is not None and most is not None and peak > most else peak
+
+
+def free_bytes(device: Device, devices: tuple[int, ...]) -> int | None:
+    """Of RAM or the fullest of these GPUs, as the next plan will count it; None where it is not known."""
+    return measured.free_bytes(given_back(detection.detect(paths.hub_cache())), device, devices)
 
 
 def fullest_bytes(pid: int, gpus: tuple[GpuReading, ...]) -> int | None:

@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
+from deploy import vocabulary
+from deploy.catalog import recipe
+from deploy.catalog.dimensions import MOST_PER_TOKEN, Kv
+from deploy.catalog.recipe import Generation
 from deploy.catalog.rows import UNITS, Gguf, Row
 from deploy.lines import Steps
 from deploy.soundness import LICENCE, PACKAGE, RELEASE, REPO, SHA1, SHA256, Flaw, is_safe
@@ -15,6 +19,14 @@ RESERVED = ("auto",)
 """What a `source` means by itself."""
 MOST_BILLIONS, MOST_GB, MOST_TOKENS = 1_000_000, 1_000_000, 1 << 40
 """A hundred times what any model has."""
+LEAST_BILLIONS, LEAST_GB = 1e-3, 1e-3
+"""A hundredth of what any model has: nothing that is computed from it becomes 0."""
+NEEDED = {
+    "gqa": ("kv_heads", "head_dim"),
+    "hybrid-gqa": ("kv_heads", "head_dim", "kv_layers"),
+    "mla": ("kv_lora_rank", "qk_rope_head_dim"),
+}
+"""Without these a cache of that kind has no size."""
 
 
 def flaws(row: Row, today: date) -> Iterator[Flaw]:
@@ -29,28 +41,30 @@ def flaws(row: Row, today: date) -> Iterator[Flaw]:
         yield Flaw(("licence", "spdx"), "is no SPDX id, nor a `LicenseRef-…`")
     yield from _numbers(row)
     yield from _addresses(row)
-    yield from _cache(row)
+    yield from _recipe(row)
+    if row.kv:
+        yield from (Flaw(("kv", *at), rule) for at, rule in _kv(row.kv))
     for number, gguf in enumerate(row.gguf):
         yield from (Flaw(("gguf", number, key), rule) for key, rule in _file(gguf))
 
 
 def _numbers(row: Row) -> Iterator[Flaw]:
     """TOML has infinite ones, and some that are none."""
-    stated: list[tuple[Steps, float | None, int]] = [
-        (("total_params_b",), row.total_params_b, MOST_BILLIONS),
-        (("active_params_b",), row.active_params_b, MOST_BILLIONS),
-        (("context_length",), row.context_length, MOST_TOKENS),
-        *((("gguf", number, "size_gb"), gguf.size_gb, MOST_GB) for number, gguf in enumerate(row.gguf)),
-        *((("gguf", number, "bytes"), gguf.bytes, MOST_GB * 10**9) for number, gguf in enumerate(row.gguf)),
+    stated: list[tuple[Steps, float | None, float, int]] = [
+        (("total_params_b",), row.total_params_b, LEAST_BILLIONS, MOST_BILLIONS),
+        (("active_params_b",), row.active_params_b, LEAST_BILLIONS, MOST_BILLIONS),
+        (("context_length",), row.context_length, 1, MOST_TOKENS),
+        *((("gguf", number, "size_gb"), gguf.size_gb, LEAST_GB, MOST_GB) for number, gguf in enumerate(row.gguf)),
+        *((("gguf", number, "bytes"), gguf.bytes, 1, MOST_GB * 10**9) for number, gguf in enumerate(row.gguf)),
         *(
-            (("disk", number, unit), getattr(disk, unit), MOST_GB)
+            (("disk", number, unit), getattr(disk, unit), LEAST_GB, MOST_GB)
             for number, disk in enumerate(row.disk)
             for unit in UNITS
         ),
     ]
-    for at, value, most in stated:
-        if value is not None and not 0 < value <= most:
-            yield Flaw(at, f"is {value}, must be more than 0" + (f" and at most {most}" if value > 0 else ""))
+    for at, value, least, most in stated:
+        if value is not None and not least <= value <= most:
+            yield Flaw(at, f"is {value}, must be between {least} and {most}")
 
 
 def _addresses(row: Row) -> Iterator[Flaw]:
@@ -71,20 +85,55 @@ def _addresses(row: Row) -> Iterator[Flaw]:
             yield Flaw(("revision", number, "commit"), "is not a commit: 40 hex digits")
 
 
-def _cache(row: Row) -> Iterator[Flaw]:
-    kv = row.kv
-    if kv is None or kv.cache is None:
-        return
-    needed = ["kv_lora_rank", "qk_rope_head_dim"] if kv.kind == "mla" else ["kv_heads", "head_dim"]
-    needed += ["kv_layers"] if kv.kind == "hybrid-gqa" else []
-    missing = [key for key in needed if getattr(kv, key) is None]
+def _kv(kv: Kv) -> Iterator[tuple[Steps, str]]:
+    for key in ("kv_layers", "index_layers"):
+        if (getattr(kv, key) or 0) > kv.layers:
+            yield (key,), f"is {getattr(kv, key)}, of {kv.layers} layers"
+    if kv.kind != "mla":
+        yield from (((key,), "belongs to kind mla") for key in ("index_head_dim", "index_layers") if getattr(kv, key))
+    elif kv.index_layers and not kv.index_head_dim:
+        yield ("index_layers",), "needs index_head_dim"
+    missing = [key for key in NEEDED.get(kv.kind, ()) if getattr(kv, key) is None]
     if missing:
-        yield Flaw(("kv",), f"of kind {kv.kind} needs {' and '.join(missing)}")
-    elif min(kv.layers, *(getattr(kv, key) for key in needed)) <= 0:
-        yield Flaw(("kv",), "has a dimension that is not more than 0")
-    elif kv.bytes_per_token_bf16 not in (None, kv.cache.bytes_per_token):
-        rule = f"is {kv.bytes_per_token_bf16}, the dimensions give {kv.cache.bytes_per_token}"
-        yield Flaw(("kv", "bytes_per_token_bf16"), rule)
+        yield (), f"of kind {kv.kind} needs {' and '.join(missing)}"
+    elif kv.cache:
+        yield from _bytes(kv, kv.cache.bytes_per_token)
+
+
+def _bytes(kv: Kv, computed: int) -> Iterator[tuple[Steps, str]]:
+    if computed > MOST_PER_TOKEN:
+        yield (), f"would keep {computed} bytes per token, must be at most {MOST_PER_TOKEN}"
+    elif kv.bytes_per_token_bf16 not in (None, computed):
+        yield ("bytes_per_token_bf16",), f"is {kv.bytes_per_token_bf16}, the dimensions give {computed}"
+
+
+def _recipe(row: Row) -> Iterator[Flaw]:
+    for at, args in _arguments(row):
+        for flag in vocabulary.strange_flags(recipe.unplanned(args)):
+            yield Flaw(at, f"has `{flag}`, which no recipe tells vLLM")
+    for at, override in _overrides(row):
+        for name in vocabulary.strange_variables(override.env):
+            yield Flaw((*at, "env", name), f"is `{override.env[name]}`, which no recipe tells vLLM")
+
+
+def _arguments(row: Row) -> Iterator[tuple[Steps, tuple[str, ...]]]:
+    if row.vllm:
+        for key in ("base_args", "tool_args", "reasoning_args", "text_only_args"):
+            yield ("vllm", key), getattr(row.vllm, key)
+        for number, drafted in enumerate(row.vllm.speculative):
+            yield ("vllm", "speculative", number, "args"), drafted.args
+    for number, weights in enumerate(row.variant):
+        yield ("variant", number, "extra_args"), weights.extra_args
+    for at, override in _overrides(row):
+        yield (*at, "args"), override.args
+
+
+def _overrides(row: Row) -> Iterator[tuple[Steps, Generation]]:
+    for number, entry in enumerate(row.vllm.override if row.vllm else ()):
+        yield ("vllm", "override", number), entry
+    for number, weights in enumerate(row.variant):
+        for position, entry in enumerate(weights.override):
+            yield ("variant", number, "override", position), entry
 
 
 def _file(gguf: Gguf) -> Iterator[tuple[str, str]]:

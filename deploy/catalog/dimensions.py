@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from deploy.catalog.entry import Entry
-from deploy.dimensions import ELEMENT_BYTES, MOST, Cache, Recurrent, Shape
+from deploy.catalog.entry import Entry, Size
+from deploy.dimensions import ELEMENT_BYTES, Cache, Recurrent, Shape
 
-Size = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
+MOST_PER_TOKEN = 1 << 30
+"""Bytes. The most that one of our rows keeps is 376,832."""
 
 
 class State(Entry, frozen=True, kw_only=True):
@@ -32,19 +33,19 @@ class Kv(Entry, frozen=True, kw_only=True):
 
     kind: Literal["gqa", "mla", "hybrid-gqa", "sparse-gqa", "deepseek-v4-compressed", "kimi-linear+mla"]
     confidence: Literal["config", "derived"] | None = None
-    bytes_per_token_bf16: int | None = None
+    bytes_per_token_bf16: Annotated[int, msgspec.Meta(ge=1, le=MOST_PER_TOKEN)] | None = None
     """Of one token over all layers, at 16 bits per element; without an indexer's keys."""
-    layers: int
-    kv_layers: int | None = None
+    layers: Size
+    kv_layers: Size | None = None
     """Of a hybrid: the layers that keep something for every token."""
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    kv_lora_rank: int | None = None
-    qk_rope_head_dim: int | None = None
-    index_head_dim: int | None = None
+    kv_heads: Size | None = None
+    head_dim: Size | None = None
+    kv_lora_rank: Size | None = None
+    qk_rope_head_dim: Size | None = None
+    index_head_dim: Size | None = None
     index_layers: Size | None = None
     """Those with an indexer, where it is not all of them."""
-    sliding_window: int | None = None
+    sliding_window: Size | None = None
     compress_ratios: str | None = None
     recurrent: State | None = None
     note: str | None = None

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from deploy.catalog.entry import Entry
+from deploy.catalog.entry import Entry, Size
 from deploy.dimensions import Override
 
 PLANNED = frozenset(
@@ -34,8 +34,8 @@ class Generation(Entry, frozen=True, kw_only=True):
     generation: Literal["ampere", "ada", "hopper", "blackwell"]
     args: tuple[str, ...] = ()
     env: dict[str, str] = msgspec.field(default_factory=dict)
-    context: int | None = None
-    slots: int | None = None
+    context: Size | None = None
+    slots: Size | None = None
     source: str
 
 

@@ -11,8 +11,8 @@ from datetime import date
 from typing import Literal, TypeVar
 
 from deploy.catalog import recipe
-from deploy.catalog.dimensions import Kv, Size, Widths
-from deploy.catalog.entry import Entry
+from deploy.catalog.dimensions import Kv, Widths
+from deploy.catalog.entry import Entry, Size
 from deploy.catalog.recipe import Generation, Vllm
 from deploy.dimensions import Shape
 from deploy.lockfile import Facts, File, Place, Wheel
@@ -77,7 +77,10 @@ class Gguf(Entry, frozen=True, kw_only=True):
 
     hf_repo: str
     precision: str | None = None
-    """As the file's name states it. None: it is only known that there are some."""
+    """As the file's name states it, without the UD- of Unsloth's own mixtures, as everywhere here (``facts.label``).
+
+    None: it is only known that there are some.
+    """
     file: str | None = None
     sha256: str | None = None
     revision: str | None = None
@@ -245,9 +248,9 @@ class Row(Entry, frozen=True, kw_only=True):
 
 
 class Family(Entry, frozen=True, kw_only=True):
-    """One file of the catalogue."""
+    """One file of the catalogue. An empty one adds nothing."""
 
-    model: tuple[Row, ...]
+    model: tuple[Row, ...] = ()
 
 
 Copy = TypeVar("Copy", Weights, Gguf)

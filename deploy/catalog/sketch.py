@@ -6,6 +6,8 @@ one, with an allowance, because embeddings, norms and often attention stay wider
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from deploy.catalog.rows import BILLION, Gguf, Row, Weights
 from deploy.lockfile import Licence, Origin, Place, Variant
 from deploy.soundness import tree_digest
@@ -26,15 +28,22 @@ GGUF_BITS = {
 tools/quantize/README.md)."""
 GGUF_ALLOWANCE = 1.05
 """The pinned files of 4B and more have 1.00 to 1.03 times that; smaller ones up to 1.6: their vocabulary is as long."""
+LEAST_BYTES = 10**6
+"""Of whatever is smaller, size or parameters are a mistake."""
 
 
 def of(row: Row) -> tuple[Variant, ...]:
-    """One per format and precision. One whose size nobody can tell is left out."""
-    sized = (
-        *((gguf, _gguf_size(row, gguf)) for gguf in row.ggufs),
-        *((weights, _size(row, weights.precision)) for weights in row.weights),
-    )
-    return tuple(_variant(row, entry, size) for entry, size in sized if size)
+    """One per format and precision. One whose size nobody can tell, or that is too small for one, is left out."""
+    return tuple(_variants(row))
+
+
+def _variants(row: Row) -> Iterator[Variant]:
+    for gguf in row.ggufs:
+        if (size := _gguf_size(row, gguf) or 0) >= LEAST_BYTES:
+            yield _variant(row, gguf, size)
+    for weights in row.weights:
+        if (size := _size(row, weights.precision) or 0) >= LEAST_BYTES:
+            yield _variant(row, weights, size)
 
 
 def _gguf_size(row: Row, gguf: Gguf) -> int | None:

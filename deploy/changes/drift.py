@@ -110,14 +110,23 @@ def is_fixed(variant: Variant) -> bool:
 
 
 def of_model(before: Model, after: Model) -> tuple[Drift, ...]:
-    """Variant by variant; one of another precision is the successor of the one in its format."""
-    found, left = [], list(after.variants)
+    """Variant by variant; where its key is gone, another precision in its format succeeds it, of its repository only.
+
+    What merely happens to be left in that format comes from elsewhere, and would look like another owner.
+    """
+    same, known = {other.key: other for other in after.variants}, {variant.key for variant in before.variants}
+    found, left = [], [other for other in after.variants if other.key not in known]
     for variant in before.variants:
-        alike = [other for other in left if other.format == variant.format]
-        successor = next((other for other in alike if other.key == variant.key), alike[0] if alike else None)
+        successor = same.get(variant.key) or next((other for other in left if _succeeds(other, variant)), None)
         left = [other for other in left if other is not successor]
         found.append(_pair(before.name, variant, successor) if successor else _gone(before.name, variant))
     return (*found, *(_new(before.name, variant) for variant in left))
+
+
+def _succeeds(other: Variant, variant: Variant) -> bool:
+    now, then = other.origin, variant.origin
+    renamed = then.repo_id is not None and now.repo_id == then.repo_id
+    return other.format == variant.format and now.kind == then.kind and (now.repo == then.repo or renamed)
 
 
 def compare(before: Contents, after: Contents) -> tuple[Change, ...]:

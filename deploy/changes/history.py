@@ -104,7 +104,11 @@ def read(digest: str) -> Lock:
         raise LockError(f"the kept lock cannot be read: {error.strerror}", where=str(path)) from error
     if (found := hashlib.sha256(text).hexdigest()) != digest:
         raise LockError(f"the kept lock is damaged: its sha256 is {found}", where=str(path), hint=f"rm '{path}'")
-    return lockfile.parse(text.decode(), where=str(path))
+    try:
+        return lockfile.parse(text.decode(), where=str(path))
+    except LockError as error:
+        # It is nobody's models.lock: only forgetting it helps.
+        raise LockError(error.message, where=error.where, hint=f"rm '{path}'") from error
 
 
 def earlier(folder: Path, lock: Lock) -> tuple[Lock, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from deploy import neighbours, output, ports
 from deploy.checks import Context, Verdict, fail, ok, skip, warn
 from deploy.config import Config, Server
@@ -48,8 +50,15 @@ def port(context: Context) -> Verdict:
     holder = ports.listener(server.host, server.port)
     if holder is not None and holder.pid == context.service_pid:
         return ok(f"{where} is held by our own service, {holder}")
-    hint = "set [server] port = 8001 in models.toml"
+    other = _free_port(server)
+    change = f"set [server] port = {other} in models.toml" if other else "set another [server] port in models.toml"
     return fail(
         f"{where} is held by {holder or 'a process of another user'}",
-        f"kill {holder.pid}  # or {hint}" if holder else hint,
+        f"{change}  # or, if it can be spared: kill {holder.pid}" if holder else change,
     )
+
+
+def _free_port(server: Server) -> int | None:
+    """The next one that needs no root."""
+    above = range(max(server.port + 1, 1024), 65536)
+    return next((port for port in chain(above, range(1024, server.port)) if ports.free(server.host, port)), None)

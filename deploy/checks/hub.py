@@ -34,6 +34,8 @@ class Answer(NamedTuple):
 def reach(_: Context) -> Verdict:
     if _offline():
         return skip("HF_HUB_OFFLINE is set: no Hub is asked")
+    if fault := _no_address():
+        return fail(f"HF_ENDPOINT: {fault}", "unset HF_ENDPOINT")
     if hub.reachable():
         return ok(f"{hub.address()} answers")
     return warn(
@@ -53,6 +55,8 @@ def token(_: Context) -> Verdict:
         return skip(f"the one of {source} is not sent: HF_HUB_DISABLE_IMPLICIT_TOKEN is set")
     if _offline():
         return skip(f"from {source}; HF_HUB_OFFLINE is set: no Hub is asked")
+    if _no_address():
+        return skip(f"from {source}; HF_ENDPOINT is no Hub's address")
     try:
         sent = transport.headers(hub.endpoint(), token=True).get("Authorization", "")
     except PlaceError as error:
@@ -161,3 +165,12 @@ def _offline() -> bool:
     from huggingface_hub import constants
 
     return constants.is_offline_mode()
+
+
+def _no_address() -> str | None:
+    """What is wrong with the endpoint as it is written."""
+    try:
+        transport.origin(hub.endpoint())
+    except PlaceError as error:
+        return str(error)
+    return None

@@ -1,4 +1,4 @@
-"""Checks of what the kernel lets us have: open files, swap, and the control group's memory and CPU time."""
+"""Checks of what the kernel lets us have: open files, address space, swap, a control group's memory and CPU time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy import memory, output
-from deploy.checks import Context, Verdict, fail, ok, skip, warn
+from deploy.checks import Context, Verdict, fail, ok, skip, together, warn
 from deploy.checks.box import LOW_MEMORY_SHARE
 from deploy.plan import Plan
 
 FILES = 1024
 """An open request holds two: the client's connection and the engine's."""
+FEWEST_FILES = 256
+"""Engines open that many before they serve: libraries, parts of the weights, sockets between their processes."""
+SPACES = (("address space", resource.RLIMIT_AS, "v", "as"), ("data", resource.RLIMIT_DATA, "d", "data"))
+"""Of each limit: what it is of, and what `ulimit` and `prlimit` call it."""
 NOTABLE_SWAP_BYTES = 1 << 28
 """A kernel puts away what nobody touches even when there is room."""
 SAMPLE_S = 0.25
@@ -25,11 +29,31 @@ def open_files(_: Context) -> Verdict:
         # Up to the hard limit it is ours to raise.
         raised = hard == resource.RLIM_INFINITY or hard >= FILES
         wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-        return warn(
+        verdict = fail if limit < FEWEST_FILES else warn
+        return verdict(
             f"at most {limit} open files, two per open request",
             f"ulimit -n {wanted}" if raised else "sudo prlimit --pid $$ --nofile=65536  # then deploy from this shell",
         )
     return ok("no limit" if limit == resource.RLIM_INFINITY else f"at most {limit}")
+
+
+def address_space(context: Context) -> Verdict:
+    """Of each process. An engine reserves more than it uses: libraries, thread stacks, a map of all GPU memory."""
+    return together((_space(context, *space) for space in SPACES), ok("no limit that an engine would meet"))
+
+
+def _space(context: Context, what: str, kind: int, ulimit: str, prlimit: str) -> Verdict:
+    limit, hard = resource.getrlimit(kind)
+    needed = max((memory.total(model.memory) for model in context.models), default=0)
+    total = context.hardware.memory.total_bytes
+    if limit == resource.RLIM_INFINITY or (total is not None and limit >= max(needed, total)):
+        return ok(f"{what}: enough")
+    seen = f"at most {output.size(limit)} of {what} for a process"
+    raised = hard == resource.RLIM_INFINITY
+    raising = f"ulimit -{ulimit} unlimited" if raised else f"sudo prlimit --pid $$ --{prlimit}=unlimited:unlimited"
+    if needed > limit:
+        return fail(f"{seen}, an engine needs {output.size(needed)}", raising)
+    return warn(f"{seen}: an engine may reserve more than it uses", raising)
 
 
 def swap(context: Context) -> Verdict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,9 +47,15 @@ def _record(found: Hardware, target: Path) -> None:
     from deploy import atomic
     from deploy.hardware import record
 
-    if target.exists() and not target.is_file():
+    # A link stays, and what it points at is replaced.
+    place = Path(os.path.realpath(target))
+    if not target.is_file() and (target.exists() or place.is_symlink()):
         raise UserError("not a file that can be replaced", where=str(target), hint="ownweights hardware --json")
-    atomic.write(target, record.encode(record.anonymous(found, date.today())))
+    if not place.parent.is_dir():
+        raise UserError(
+            "there is no such folder", where=str(place.parent), hint=f"mkdir -p {shlex.quote(str(place.parent))}"
+        )
+    atomic.write(place, record.encode(record.anonymous(found, date.today())))
     output.say(f"recorded in `{target}`, without serial ids and processes")
 
 

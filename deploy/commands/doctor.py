@@ -33,7 +33,7 @@ def _show(results: tuple[Result, ...]) -> None:
     """One line per check, and each hint below in a line of its own, to be copied."""
     width = max(len(result.name) for result in results)
     for result in results:
-        output.data(f"{result.status:<4}  {result.name:<{width}}  {result.seen}")
+        output.data(f"{result.status:<4}  {result.name:<{width}}  {output.printable(result.seen)}")
         for line in (result.hint or "").splitlines():
             output.data(f"{'':<{width + 8}}hint: {line}")
     problems = [f"{count} {word}" for word in ("fail", "warn") if (count := _count(results, word))]

@@ -44,12 +44,18 @@ class Plan(click.Command):
 @click.option("--context", type=COUNT, metavar="TOKENS", help="Plan for this context.")
 @click.option("--slots", type=COUNT, metavar="N", help="Plan for so many requests at once.")
 @click.option("--history", is_flag=True, help="What was predicted and measured on this box, start by start.")
+@click.option("--forget", is_flag=True, help="Drop what was measured on this box, of all models or of --model NAME.")
 @JSON
-def plan(recorded: Path | None, history: bool, as_json: bool, **asked: Any) -> int:
-    """What would run on this box, with the reason of every decision. Changes nothing.
+def plan(recorded: Path | None, history: bool, forget: bool, as_json: bool, **asked: Any) -> int:
+    """What would run on this box, with the reason of every decision. Changes nothing but what --forget drops.
 
     Exit code 0: it fits, 3: it fits with limits, 4: it does not fit, 2: wrong input.
     """
+    if forget:
+        others = (recorded, history or None, as_json or None, asked["context"], asked["slots"])
+        if any(value is not None for value in others):
+            raise UserError("--forget goes with --model only", hint="ownweights plan --forget")
+        return _forget(asked["model"])
     if history:
         if recorded or any(value is not None for value in asked.values()):
             raise UserError("--history goes with --json only", hint="ownweights plan --history")
@@ -90,4 +96,19 @@ def _history(*, as_json: bool) -> int:
         output.dump(rows)
     else:
         planned.show_history(rows)
+    return 0
+
+
+def _forget(model: str | None) -> int:
+    """Of this box alone: a home may be shared."""
+    from deploy.commands import planned
+    from deploy.measured import Entry, store
+
+    here = box().fingerprint
+
+    def wanted(entry: Entry) -> bool:
+        return entry.hardware == here and model in (None, entry.model)
+
+    planned.show_forgotten(tuple(filter(wanted, store.read().entries)))
+    store.forget(wanted)
     return 0

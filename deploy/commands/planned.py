@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from deploy import output, paths
+from deploy.measured import Entry
 from deploy.measured.comparison import Comparison, Row
 from deploy.memory import Term, total
 from deploy.outlook import Fetch, Outlook
@@ -23,6 +25,9 @@ VERDICTS = {"fits": "fits", "limits": "fits with limits", "no": "does not fit"}
 
 def show(found: Outlook) -> None:
     """All of it, on stdout."""
+    if not found.fetch.fits:
+        output.data(f"does not fit on the disk: {output.size(found.fetch.disk_bytes)} are needed where weights lie")
+        output.data("")
     for model in found.models:
         _show_model(model)
         output.data("")
@@ -165,6 +170,15 @@ def show_history(rows: Sequence[Row]) -> None:
             for row in rows
         ],
     )
+
+
+def show_forgotten(entries: Sequence[Entry]) -> None:
+    """How many starts of what."""
+    if not entries:
+        output.say("nothing to forget: `ownweights plan --history` shows what was measured")
+    counts = Counter((entry.model, entry.variant, entry.engine, entry.engine_version) for entry in entries)
+    for (model, variant, engine, version), count in counts.items():
+        output.data(f"forgotten: {_counted(count, 'start')} of {model} ({variant}) on {engine} {version}")
 
 
 def _both(pair: Comparison, words: Callable[[int], str]) -> str | None:

@@ -18,9 +18,27 @@ if TYPE_CHECKING:
     from deploy.weights.verify import Depth
 
 
+def _refuse_other_form(_context: click.Context, _option: click.Parameter, key: str | None) -> str | None:
+    """Which model it is of is the argument's business: `m=safetensors/fp8` is no key."""
+    from deploy.soundness import WEIGHTS
+
+    form, _, precision = (key or "").partition("/")
+    if key is not None and not (form in WEIGHTS and precision):
+        raise click.BadParameter(
+            f"`{key}` is not format/precision, for example safetensors/fp8 (NAME says of which model)"
+        )
+    return key
+
+
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--variant", "key", metavar="KEY", help="This locked variant, format/precision, not the planned one.")
+@click.option(
+    "--variant",
+    "key",
+    metavar="KEY",
+    callback=_refuse_other_form,
+    help="This locked variant, format/precision, not the planned one.",
+)
 @FROM
 @LOCKED
 @JSON
@@ -52,7 +70,13 @@ def pull(names: tuple[str, ...], key: str | None, only: Only | None, locked: boo
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--variant", "key", metavar="KEY", help="Only this variant: format/precision, as in the lock.")
+@click.option(
+    "--variant",
+    "key",
+    metavar="KEY",
+    callback=_refuse_other_form,
+    help="Only this variant: format/precision, as in the lock.",
+)
 @click.option("--quick", "depth", flag_value="quick", help="Believe the stamps of earlier checks; read no content.")
 @click.option("--full", "depth", flag_value="full", help="Hash every byte, whatever the stamps say.")
 @JSON

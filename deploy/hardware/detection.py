@@ -12,7 +12,19 @@ import psutil
 
 from deploy.decoding import Undecodable
 from deploy.errors import ConfigError
-from deploy.hardware import Hardware, Memory, Readings, cgroup, filesystem, kernel, nvidia, pci, processor, record
+from deploy.hardware import (
+    Hardware,
+    Memory,
+    Readings,
+    cgroup,
+    filesystem,
+    kernel,
+    nvidia,
+    pci,
+    processor,
+    record,
+    stream,
+)
 
 CHOSEN = re.compile(r"\[(\w+)\]")
 """Of a list of words in /sys the one that holds."""
@@ -61,7 +73,7 @@ def detect(weights_dir: Path, *, root: Path = Path("/"), nvml: Any = None) -> Ha
 def load(path: Path) -> Hardware:
     """A box recorded by `ownweights hardware`. Raises ConfigError naming the field and the rule."""
     try:
-        return record.decode(path.read_bytes())
+        return record.decode(stream.read(path))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path), hint=RECORD) from error
     except Undecodable as error:

@@ -45,7 +45,8 @@ def cpu(root: Path, quota_cores: float | None) -> Cpu:
         architecture=platform.machine(),
         sockets=sockets,
         physical_cores=cores or psutil.cpu_count(logical=False),
-        logical_cores=psutil.cpu_count(),
+        # A container's file system may show fewer than it lets a process run on (lxcfs and a quota).
+        logical_cores=max(psutil.cpu_count() or 0, len(allowed or ())) or None,
         affinity_cores=None if allowed is None else len(allowed),
         quota_cores=quota_cores,
         isa=tuple(sorted(ISA.intersection(flags))),

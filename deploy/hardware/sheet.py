@@ -12,23 +12,6 @@ Row = tuple[str, str | None]
 
 def facts(hardware: Hardware) -> Iterator[Row]:
     """Rows of what stays. None is what could not be read."""
-    return map(_plain, _facts(hardware))
-
-
-def readings(hardware: Hardware) -> Iterator[Row]:
-    """Rows of what was true when it was read."""
-    return map(_plain, _readings(hardware))
-
-
-def _plain(row: Row) -> Row:
-    """A file that others recorded may hold what steers a terminal."""
-    name, text = row
-    if text is None or text.isprintable():
-        return row
-    return name, "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def _facts(hardware: Hardware) -> Iterator[Row]:
     cpu, memory, disk = hardware.cpu, hardware.memory, hardware.disk
     yield "platform", hardware.platform
     yield "cpu", cpu.model
@@ -58,7 +41,8 @@ def _facts(hardware: Hardware) -> Iterator[Row]:
         yield "note", hardware.note
 
 
-def _readings(hardware: Hardware) -> Iterator[Row]:
+def readings(hardware: Hardware) -> Iterator[Row]:
+    """Rows of what was true when it was read."""
     yield "memory free", output.size(hardware.memory_free_bytes)
     yield "swap used", output.size(hardware.now.swap_used_bytes)
     yield "disk free", output.size(hardware.now.disk_free_bytes)

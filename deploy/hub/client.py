@@ -195,6 +195,7 @@ def answers(home: str) -> bool:
     import httpx2
 
     try:
+        transport.origin(home)
         # An empty listing of any model: cheap, and needs no name that every mirror would have.
         url = httpx2.URL(f"{transport.bare(home)}/api/models", params={"limit": 1})
         with client().stream("GET", url, headers=transport.headers(home, token=False)) as response:

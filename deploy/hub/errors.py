@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from deploy.errors import PlaceError
+from deploy.errors import GoneError, PlaceError
 
 SHOWN = 120
 
@@ -34,10 +34,10 @@ def explained(error: Exception, repo: str, revision: str, where: str) -> PlaceEr
         hint = f"accept them at {where}/{repo}, then `export HF_TOKEN=...` with that account's token"
         return PlaceError(f"`{repo}` is gated: its terms must be accepted first", where=where, hint=hint)
     if isinstance(error, errors.RevisionNotFoundError):
-        return PlaceError(f"`{repo}` has no revision `{revision}`", where=where, hint="name a branch, tag or commit")
+        return GoneError(f"`{repo}` has no revision `{revision}`", where=where, hint="name a branch, tag or commit")
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         hint = "check the spelling; for a private repository `export HF_TOKEN=...`"
-        return PlaceError(f"`{repo}` does not exist here, or is private", where=where, hint=hint)
+        return GoneError(f"`{repo}` does not exist here, or is private", where=where, hint=hint)
     if isinstance(error, errors.EntryNotFoundError):
         hint = "try again: a mirror may lag behind, and a branch may just have moved"
         return PlaceError(f"`{repo}` at {revision} lacks a file that its list names", where=where, hint=hint)

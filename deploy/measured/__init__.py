@@ -18,6 +18,10 @@ LATEST = 253_402_300_799
 """The end of the year 9999, in Unix seconds: what no calendar can show is damage."""
 RECENT = 3
 """Starts whose load time counts: the first after a boot reads from the disk, the next from memory."""
+LEAST_TOKENS = 2048
+"""A context that an engine names is used from here on: the least that a plan promises (``planning.way``)."""
+LARGER = 1.1
+"""So many times the free memory of a start is clearly more than it had."""
 DIFFERENCE = "measured difference"
 """Name of the term that a plan adds. What is predicted is the table without it, or it would undo itself."""
 
@@ -43,6 +47,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     measured: Figures
     correction: str | None = None
     """What the engine said when it did not start with these settings; ``measured.context_tokens`` is what it named."""
+    free_bytes: int | None = None
+    """Of the device it failed on, the fullest, without what engines of ours held: as a plan counts it."""
 
     @property
     def subject(self) -> tuple[str, str, str, str, str]:
@@ -76,13 +82,20 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
         wanted = (variant.tree, engine.name, engine.device, engine.version, hardware.fingerprint)
         return tuple(entry for entry in reversed(self.entries) if entry.subject == wanted)
 
-    def peak_difference(self, variant: Variant, engine: Engine, hardware: Hardware, split: Split) -> Difference | None:
-        """Of the newest start with that split whose peak was both predicted and measured."""
+    def peak_difference(
+        self, variant: Variant, engine: Engine, hardware: Hardware, settings: Settings
+    ) -> Difference | None:
+        """Of the newest start with that split, and room for no more tokens, whose peak was predicted and measured.
+
+        What a small start lacked a larger one lacks too. What a large one lacked says nothing of a smaller one, which
+        stays a way out. A peak of more than twice the prediction is a defect to show, and no size to plan with.
+        """
         for entry in self.of(variant, engine, hardware):
-            if _bare(entry.settings.split) != _bare(split):
+            if _bare(entry.settings.split) != _bare(settings.split) or _tokens(entry.settings) > _tokens(settings):
                 continue
-            if entry.measured.peak_bytes is not None and entry.predicted.peak_bytes is not None:
-                return Difference(entry.measured.peak_bytes - entry.predicted.peak_bytes, entry.at)
+            measured, predicted = entry.measured.peak_bytes, entry.predicted.peak_bytes
+            if measured is not None and predicted is not None and measured <= 2 * predicted:
+                return Difference(measured - predicted, entry.at)
         return None
 
     def same_settings(self, variant: Variant, engine: Engine, hardware: Hardware, settings: Settings) -> Entry | None:
@@ -108,8 +121,10 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     def correction(self, variant: Variant, engine: Engine, hardware: Hardware, settings: Settings) -> Entry | None:
         """The newest failure whose engine named a smaller context than these settings ask for.
 
-        Of as many slots and the same split, and with no smaller a share of the GPU's memory. A later start with more
-        context than was named, in no more memory, has disproved it.
+        Of as many slots and the same split, and with no smaller a share of the GPU's memory. It ends when clearly more
+        memory of the device is free than was then, and when a later start with more context than was named, in no
+        more memory, has disproved it; where free memory is not known, then alone. Less than a plan promises at the
+        least, or no less than was asked for, is no correction.
         """
         later: list[Settings] = []
         for entry in self.of(variant, engine, hardware):
@@ -118,7 +133,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
             named = entry.measured.context_tokens
             if entry.correction is None:
                 later.append(entry.settings)
-            elif named is not None and _share(entry.settings) >= _share(settings):
+            elif named is not None and _counts(entry, named, settings, hardware):
                 disproved = any(
                     known.context_tokens > named and _share(known) <= _share(entry.settings) for known in later
                 )
@@ -130,17 +145,41 @@ NOTHING = Known()
 """Of a box where no engine was started yet."""
 
 
+def corrects(named: int, asked: int) -> bool:
+    """Whether that is a context to go on with: useful, and smaller than what did not start."""
+    return LEAST_TOKENS <= named < asked
+
+
+def free_bytes(hardware: Hardware, device: Device, devices: tuple[int, ...]) -> int | None:
+    """RAM, or memory of the fullest of these GPUs, that is free now; None where it is not known."""
+    if device == "cpu":
+        return hardware.memory_free_bytes
+    found = [hardware.reading(gpu).memory_free_bytes for gpu in hardware.gpus if gpu.index in devices]
+    return min((free for free in found if free is not None), default=None)
+
+
+def _counts(entry: Entry, named: int, settings: Settings, hardware: Hardware) -> bool:
+    if not corrects(named, entry.settings.context_tokens) or _share(entry.settings) < _share(settings):
+        return False
+    now = free_bytes(hardware, entry.device, settings.devices)
+    return now is None or entry.free_bytes is None or now <= LARGER * entry.free_bytes
+
+
 def _material(settings: Settings) -> Settings:
     """Without what has no part in how much memory the engine takes: threads, which devices, and words."""
     return msgspec.structs.replace(settings, threads=1, devices=(), split=_bare(settings.split))
 
 
 def _bare(split: Split) -> Split:
-    return msgspec.structs.replace(split, because="")
+    return msgspec.structs.replace(split, because="", doubt="")
 
 
 def _alike(one: Settings, other: Settings) -> bool:
     return one.slots == other.slots and _bare(one.split) == _bare(other.split)
+
+
+def _tokens(settings: Settings) -> int:
+    return settings.context_tokens * settings.slots
 
 
 def _share(settings: Settings) -> float:

@@ -97,9 +97,10 @@ def _sum(held: list[Taken]) -> Taken:
 def _unplanned(model: Model, chooser: Chooser, choice: Choice, before: tuple[ModelPlan, ...]) -> Unplanned:
     reason = f"no engine here can run model `{model.name}`"
     hint = _crowded(chooser, before)
-    if hint is None and choice.way is not None and not any(entry.fix for entry in choice.rejected):
+    on_gpu = tuple(entry for entry in choice.rejected if entry.device == "gpu")
+    if hint is None and choice.way is not None and not any(entry.fix for entry in on_gpu):
         reason = f"model `{model.name}` would fall to the CPU on a box with a GPU"
-        hint = 'fix the GPU, or accept the CPU with [engines] gpu = "none" in models.toml'
+        hint = f'{_change(on_gpu)}, or accept the CPU with [engines] gpu = "none" in models.toml'
     return Unplanned(
         model=model.name,
         reason=reason,
@@ -123,7 +124,7 @@ def _crowded(chooser: Chooser, before: tuple[ModelPlan, ...]) -> str | None:
 
 def _change(rejected: tuple[Rejection, ...]) -> str:
     found = telling(rejected)
-    return f"{found.what}: {found.change}" if found and found.fix else "ownweights hardware  # what this box has"
+    return f"{found.what}: {found.change}" if found else "ownweights hardware  # what this box has"
 
 
 def _passed_over(model: Model) -> tuple[Rejection, ...]:

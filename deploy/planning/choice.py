@@ -17,7 +17,9 @@ from deploy.planning import room
 from deploy.planning.on_cpu import OnCpu
 from deploy.planning.on_gpu import OnGpu
 from deploy.planning.room import Taken
-from deploy.planning.way import Wanted, Way
+from deploy.planning.way import FEW_SLOTS, Wanted, Way
+
+LIFTED = "`ownweights plan --forget` drops what was measured here"
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,12 +51,10 @@ class Chooser(msgspec.Struct, frozen=True, kw_only=True):
         ]
         ways = [found for _, _, found in weighed if isinstance(found, Way)]
         first = [way for way in ways if way.engine is ways[0].engine]
-        weighed_before = [way for way in first if way.variant.key == self.preferred and not self.wish.precision]
-        best = max(weighed_before or first, key=lambda way: way.rank, default=None)
+        preferred = [way for way in first if way.variant.key == self.preferred]
+        best = max(preferred or first, key=lambda way: way.rank, default=None)
         rejected = tuple(
-            _rejection(engine, variant, found, best, self._besides(engine))
-            for engine, variant, found in weighed
-            if found is not best
+            self._rejection(engine, variant, found, best) for engine, variant, found in weighed if found is not best
         )
         if best is None:
             return Choice(way=None, rejected=rejected)
@@ -67,6 +67,37 @@ class Chooser(msgspec.Struct, frozen=True, kw_only=True):
         named = [one.device for one in self.engines if one.name == self.wish.engine]
         asked = self.config.engines.gpu == "none" or (bool(named) and "gpu" not in named)
         return engine.device == "cpu" and expected and not asked
+
+    def _rejection(self, engine: Engine, variant: Variant, found: Way | Refusal, best: Way | None) -> Rejection:
+        entry = Rejection(
+            what=f"{engine.name} on {engine.device}, {variant.key}",
+            reason="",
+            change="",
+            device=engine.device,
+            reads=variant.format in engine.formats,
+        )
+        besides = self._besides(engine)
+        if isinstance(found, Refusal):
+            return msgspec.structs.replace(entry, reason=found.reason, change=found.change + besides, fix=found.fix)
+        if best is None:
+            raise AssertionError("a way that works, and none was chosen")
+        reason, change = self._outranked(found, best)
+        return msgspec.structs.replace(entry, reason=reason, change=change + besides)
+
+    def _outranked(self, found: Way, best: Way) -> tuple[str, str]:
+        """Why the best is better, and what insists on the other."""
+        chosen = f"{best.engine.name} on {best.engine.device}, {best.variant.key}"
+        if found.engine is not best.engine:
+            return f"{chosen} is preferred and fits", f'engine = "{found.engine.name}" for this model'
+        insist = f'precision = "{found.variant.precision}" for this model'
+        if best.variant.key == self.preferred:
+            return f"{chosen} is the variant that auto weighed, and fits", insist
+        tokens = min(found.settings.context_tokens, found.wanted_tokens)
+        if tokens < min(best.settings.context_tokens, best.wanted_tokens):
+            return f"it fits with a context of {tokens} only, {chosen} with more", insist
+        if found.settings.slots < min(best.settings.slots, FEW_SLOTS):
+            return f"it fits with {found.settings.slots} at once only, {chosen} with more", insist
+        return f"{chosen} fits as well and keeps more of the weights", insist
 
     def _besides(self, engine: Engine) -> str:
         """What the CPU needs to be said on a box with a GPU, whatever else is changed."""
@@ -100,7 +131,9 @@ class Chooser(msgspec.Struct, frozen=True, kw_only=True):
     def _corrected(self, sizing: OnCpu | OnGpu, wanted: Wanted) -> Way | Refusal:
         """With the context that the engine itself named when a larger one did not start here."""
         found = sizing.best(wanted)
-        if isinstance(found, Refusal) or wanted.context:
+        if isinstance(found, Refusal):
+            return self._unlearned(sizing, wanted) or found
+        if wanted.context:
             return found
         entry = self.known.correction(found.variant, found.engine, self.hardware, found.settings)
         named = entry.measured.context_tokens if entry else None
@@ -109,11 +142,23 @@ class Chooser(msgspec.Struct, frozen=True, kw_only=True):
         again = sizing.best(msgspec.structs.replace(wanted, context=named))
         if isinstance(again, Refusal):
             return again
-        reason = f"a context of {named} tokens: {found.settings.context_tokens} did not start ({entry.correction})"
+        reason = (
+            f"a context of {named} tokens: {found.settings.context_tokens} did not start ({entry.correction}); {LIFTED}"
+        )
         again = msgspec.structs.replace(again, wanted_tokens=found.wanted_tokens)
         if named < found.wanted_tokens:
             return msgspec.structs.replace(again, limits=(*again.limits, reason))
         return msgspec.structs.replace(again, because=(*again.because, reason))
+
+    def _unlearned(self, sizing: OnCpu | OnGpu, wanted: Wanted) -> Way | None:
+        """What was measured here is a reason for caution, never the only one to run nothing."""
+        if not self.known.entries:
+            return None
+        found = msgspec.structs.replace(sizing, known=NOTHING).best(wanted)
+        if isinstance(found, Refusal):
+            return None
+        limit = f"a start here took more memory than was predicted, and with that it does not fit; {LIFTED}"
+        return msgspec.structs.replace(found, limits=(*found.limits, limit))
 
     def _unwanted(self, engine: Engine, variant: Variant) -> Refusal | None:
         said = tuple(self.insists(engine, variant))
@@ -153,34 +198,6 @@ def _too_long(variant: Variant, wanted: Wanted) -> Refusal | None:
         change=f"context = {known}",
         fix=Fix(context=known),
     )
-
-
-def _rejection(engine: Engine, variant: Variant, found: Way | Refusal, best: Way | None, besides: str) -> Rejection:
-    """``besides``: what the change needs in addition."""
-    entry = Rejection(
-        what=f"{engine.name} on {engine.device}, {variant.key}",
-        reason="",
-        change="",
-        device=engine.device,
-        reads=variant.format in engine.formats,
-    )
-    if isinstance(found, Refusal):
-        return msgspec.structs.replace(entry, reason=found.reason, change=found.change + besides, fix=found.fix)
-    if best is None:
-        raise AssertionError("a way that works, and none was chosen")
-    reason, change = _outranked(found, best)
-    return msgspec.structs.replace(entry, reason=reason, change=change + besides)
-
-
-def _outranked(found: Way, best: Way) -> tuple[str, str]:
-    """Why the best is better, and what insists on the other."""
-    chosen = f"{best.engine.name} on {best.engine.device}, {best.variant.key}"
-    if found.engine is not best.engine:
-        return f"{chosen} is preferred and fits", f'engine = "{found.engine.name}" for this model'
-    insist = f'precision = "{found.variant.precision}" for this model'
-    if min(found.settings.context_tokens, found.wanted_tokens) < min(best.settings.context_tokens, best.wanted_tokens):
-        return f"it fits with a context of {found.settings.context_tokens} only, {chosen} with more", insist
-    return f"{chosen} fits as well and keeps more of the weights", insist
 
 
 def _engine_reason(way: Way, chooser: Chooser) -> str:

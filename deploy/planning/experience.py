@@ -20,7 +20,7 @@ LOAD_FACTOR = 4
 
 def terms(variant: Variant, engine: Engine, settings: Settings, hardware: Hardware, known: Known) -> tuple[Term, ...]:
     """The difference between the peak that was measured and the one that was predicted for the same start."""
-    difference = known.peak_difference(variant, engine, hardware, settings.split)
+    difference = known.peak_difference(variant, engine, hardware, settings)
     # Less than predicted is not counted on: a cache that no request has filled yet takes no memory.
     if difference is None or difference.bytes <= 0:
         return ()
@@ -31,7 +31,7 @@ def terms(variant: Variant, engine: Engine, settings: Settings, hardware: Hardwa
             formula=f"the peak of {_day(difference.at)} less what was predicted for it",
             provenance="measured",
             confidence="close",
-            source="an earlier start on this box",
+            source="an earlier start on this box (`ownweights plan --forget` drops what was measured)",
         ),
     )
 

@@ -37,14 +37,12 @@ class OnCpu(msgspec.Struct, frozen=True, kw_only=True):
     def best(self, wanted: Wanted) -> Way | Refusal:
         """The most context, then the most slots, that fit; or why nothing does, and what would help."""
         tokens = wanted.tokens(self.variant, "cpu")
-        known = self._at(tokens, 1)[0].kv_cache_bytes is not None
+        known = self._cache_is_known
         least = min(tokens, MIN_CONTEXT_TOKENS)
         contexts = (wanted.context,) if wanted.context else halved(tokens, least) if known else (least,)
         ceiling = wanted.slots or (SLOTS["cpu"] if known and not wanted.modest else 1)
         counts = (ceiling,) if wanted.slots else halved(ceiling, 1)
-        limit = room.of_ram(self.hardware, self.taken)
-        if limit is not None and not known:
-            limit = int(limit * (1 - UNKNOWN_CACHE_SHARE))
+        limit = self._limit
         for context in contexts:
             for count in counts:
                 settings, memory = self._at(context, count)
@@ -57,6 +55,16 @@ class OnCpu(msgspec.Struct, frozen=True, kw_only=True):
             fix=fix,
         )
 
+    @property
+    def _cache_is_known(self) -> bool:
+        return self._at(MIN_CONTEXT_TOKENS, 1)[0].kv_cache_bytes is not None
+
+    @property
+    def _limit(self) -> int | None:
+        """What can be taken; a part of it is left for a cache that nobody can compute."""
+        limit = room.of_ram(self.hardware, self.taken)
+        return limit if limit is None or self._cache_is_known else int(limit * (1 - UNKNOWN_CACHE_SHARE))
+
     def _at(self, context: int, slots: int) -> tuple[Settings, tuple[Term, ...]]:
         settings = Settings(context_tokens=context, slots=slots, threads=self.hardware.cores)
         cache = self.engine.kv_bytes(self.variant, settings, slots)
@@ -66,7 +74,10 @@ class OnCpu(msgspec.Struct, frozen=True, kw_only=True):
 
     def _way(self, settings: Settings, memory: tuple[Term, ...], wanted: Wanted, tokens: int, limit: int | None) -> Way:
         free = self.hardware.memory_free_bytes
-        unknown = () if settings.kv_cache_bytes is not None else (UNKNOWN_CACHE,)
+        unknown = (
+            *(() if settings.kv_cache_bytes is not None else (UNKNOWN_CACHE,)),
+            *(() if free is not None else ("how much RAM is free is not known",)),
+        )
         threads = settings.threads
         return Way(
             engine=self.engine,
@@ -77,7 +88,7 @@ class OnCpu(msgspec.Struct, frozen=True, kw_only=True):
             kv_tokens=self.engine.kv_tokens(self.variant, settings),
             taken={RAM: total(memory)},
             wanted_tokens=tokens,
-            limits=(*shortfalls(settings, wanted, tokens, "cpu"), *unknown),
+            limits=(*shortfalls(settings, wanted, tokens), *unknown),
             because=(
                 f"{settings.slots} slot{'s' if settings.slots > 1 else ''} of {settings.context_tokens} tokens need "
                 f"{output.size(total(memory))} (free RAM: {output.size(free)})",
@@ -92,8 +103,10 @@ class OnCpu(msgspec.Struct, frozen=True, kw_only=True):
             for fewer in halved(slots, 1):
                 if total(self._at(tokens, fewer)[1]) <= limit:
                     return Fix(context=tokens if tokens != context else None, slots=fewer if fewer != slots else None)
-        need = total(self._at(context, slots)[1]) + self.taken.get(RAM, 0)
-        return Fix(memory_bytes=int(need / CPU_SHARE) + 1)
+        need = total(self._at(context, slots)[1])
+        if not self._cache_is_known:
+            need = int(need / (1 - UNKNOWN_CACHE_SHARE)) + 1
+        return Fix(memory_bytes=int((need + self.taken.get(RAM, 0)) / CPU_SHARE) + 1)
 
     def _change(self, fix: Fix) -> str:
         return fix.wishes or f"{output.size(fix.memory_bytes)} of free RAM, or a smaller model"

@@ -61,9 +61,9 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
             if split.gpus <= len(self.gpus)
         ]
         ways = [way for split in splits if (way := self._on(split, wanted)) is not None]
-        if ways:
-            return max(ways, key=lambda way: way.rank)
-        return self._refusal(splits, wanted)
+        if not ways:
+            return self._refusal(splits, wanted)
+        return max((_first_fine(ways, count) for count in {way.settings.split.gpus for way in ways}), key=_rank)
 
     def _on(self, split: Split, wanted: Wanted) -> Way | None:
         gpus = room.pick(self.gpus, split.gpus, self.hardware, self.taken)
@@ -77,15 +77,19 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
             devices=tuple(gpu.index for gpu in gpus),
             gpu_memory_share=share,
         )
-        for context, counts in self._offers(wanted):
-            meagre = _with(bare, context, counts[-1], BATCHED_TOKENS[-1])
-            if self._filled(meagre, limit, wanted) is None:
-                continue
-            for slots, batched in product(counts, BATCHED_TOKENS):
-                filled = self._filled(_with(bare, context, slots, batched), limit, wanted)
-                if filled is not None:
-                    return self._way(filled, wanted, limit, gpus)
-        return None
+        found = [self._with_context(bare, context, counts, limit, wanted) for context, counts in self._offers(wanted)]
+        ways = [self._way(settings, wanted, limit, gpus) for settings in found if settings is not None]
+        return max(ways, key=lambda way: way.rank, default=None)
+
+    def _with_context(
+        self, bare: Settings, context: int, counts: tuple[int, ...], limit: int, wanted: Wanted
+    ) -> Settings | None:
+        """The most slots and the largest steps with that context, from generous to meagre."""
+        meagre = _with(bare, context, counts[-1], BATCHED_TOKENS[-1])
+        if self._filled(meagre, limit, wanted) is None:
+            return None
+        offers = (_with(bare, context, slots, batched) for slots, batched in product(counts, BATCHED_TOKENS))
+        return next((filled for offer in offers if (filled := self._filled(offer, limit, wanted)) is not None), None)
 
     def _offers(self, wanted: Wanted) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Contexts, each with numbers of slots: from generous to meagre, in the order in which ways are ranked."""
@@ -94,7 +98,7 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
         if self._is_unknown():
             recipe = self._recipe()
             most = (recipe and recipe.context) or wanted.tokens(self.variant, "gpu")
-            ceiling = min(ceiling, (recipe and recipe.slots) or FEW_SLOTS["gpu"])
+            ceiling = min(ceiling, (recipe and recipe.slots) or FEW_SLOTS)
         contexts = (wanted.context,) if wanted.context else self._contexts(wanted, most)
         counts = (wanted.slots,) if wanted.slots else halved(ceiling, 1)
         return ((context, counts) for context in contexts)
@@ -139,20 +143,29 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
 
     def _way(self, settings: Settings, wanted: Wanted, limit: int, gpus: tuple[Gpu, ...]) -> Way:
         tokens = self.engine.kv_tokens(self.variant, settings)
-        unknown = () if settings.kv_cache_bytes is not None else (UNKNOWN_CACHE,)
+        unread = any(self.hardware.reading(gpu).memory_free_bytes is None for gpu in gpus)
+        unknown = (
+            *(() if settings.kv_cache_bytes is not None else (UNKNOWN_CACHE,)),
+            *((settings.split.doubt,) if settings.split.doubt else ()),
+            *(("how much memory of the GPU is free is not known",) if unread else ()),
+        )
         target = wanted.tokens(self.variant, "gpu")
         memory = self._memory(settings, settings.kv_cache_bytes)
+        kept = total(memory)
+        if settings.kv_cache_bytes is None:
+            # The engine takes all of its share.
+            kept = int(kept / (1 - UNKNOWN_CACHE_SHARE)) + 1 if wanted.modest else limit
         whole = "" if tokens is None else f", {tokens // settings.context_tokens} of them whole at once"
         return Way(
             engine=self.engine,
             variant=self.variant,
             settings=settings,
             memory=memory,
-            taken={gpu.index: room.held(total(memory), room.own_bytes(gpu, self.hardware)) for gpu in gpus},
+            taken={gpu.index: room.held(kept, room.own_bytes(gpu, self.hardware)) for gpu in gpus},
             room_bytes=limit,
             kv_tokens=tokens,
             wanted_tokens=target,
-            limits=(*shortfalls(settings, wanted, target, "gpu"), *unknown, *self._lost()),
+            limits=(*shortfalls(settings, wanted, target), *unknown, *self._lost()),
             because=(
                 f"GPU {', '.join(map(str, settings.devices))} of {len(self.gpus)}: {settings.split.because}",
                 f"a memory share of {settings.gpu_memory_share} is {output.size(limit)} on each; "
@@ -225,6 +238,17 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
         held = max(self.taken.get(gpu.index, 0) for gpu in gpus)
         size = min(room.own_bytes(gpu, self.hardware) for gpu in gpus)
         return Fix(memory_bytes=room.needed_of_gpu(size, need) + held, gpus=split.gpus)
+
+
+def _first_fine(ways: list[Way], gpus: int) -> Way:
+    """Of the ways over so many GPUs the engine's first that lacks nothing: what a recipe advises against comes later,
+    though it may have room for more."""
+    alike = [way for way in ways if way.settings.split.gpus == gpus]
+    return next((way for way in alike if not way.limits), max(alike, key=_rank))
+
+
+def _rank(way: Way) -> tuple[int, ...]:
+    return way.rank
 
 
 def _with(settings: Settings, context: int, slots: int, batched: int) -> Settings:

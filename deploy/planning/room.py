@@ -83,6 +83,9 @@ def pick(gpus: tuple[Gpu, ...], count: int, hardware: Hardware, taken: Taken) ->
         return sum(frozenset((one.index, other.index)) in linked for one, other in combinations([*sure, *group], 2))
 
     # Neighbours only: all ways to choose eight of sixteen are thirteen thousand.
+    if not linked:
+        chosen = {gpu.index for gpu in (*sure, *tied[:open_])}
+        return tuple(gpu for gpu in gpus if gpu.index in chosen)
     windows = [tied[start : start + open_] for start in range(len(tied) - open_ + 1)]
     chosen = {gpu.index for gpu in (*sure, *max(windows, key=joined))}
     return tuple(gpu for gpu in gpus if gpu.index in chosen)

@@ -28,7 +28,7 @@ BITS = re.compile(r"\d+")
 """In a precision's name: bf16, fp8, nvfp4, Q4_K_M."""
 METHODS = dict.fromkeys(("awq", "gptq", "auto_awq", "auto_gptq"), "int4")
 """Precisions that a repository names by its method alone; they are used for four bits."""
-FEW_SLOTS = {"cpu": 8, "gpu": 8}
+FEW_SLOTS = 8
 """Fewer are a limit that the plan names."""
 
 
@@ -77,12 +77,14 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rank(self) -> tuple[int, ...]:
-        """Larger is better: the wanted context, then the variant that keeps most of the weights, then more context
-        than was wanted, a useful number of requests at once, fewer GPUs, more requests, larger steps.
+        """Larger is better: the wanted context and the few slots that a plan aims for, then the variant that keeps
+        most of the weights, then more context, a useful number of requests at once, fewer GPUs, more requests, larger
+        steps.
         """
         settings = self.settings
         return (
             min(settings.context_tokens, self.wanted_tokens),
+            min(settings.slots, FEW_SLOTS),
             *kept(self.variant),
             settings.context_tokens,
             min(settings.slots, USEFUL_SLOTS),
@@ -104,7 +106,7 @@ def kept(variant: Variant) -> tuple[int, int, int]:
 def halved(start: int, least: int) -> tuple[int, ...]:
     """``start``, half of it, and so on while it is at least ``least``; ``start`` itself in any case."""
     found = [start]
-    while found[-1] // 2 >= least:
+    while found[-1] // 2 >= max(1, least):
         found.append(found[-1] // 2)
     return tuple(found)
 
@@ -115,13 +117,13 @@ def beside(taken: Taken) -> str:
     return f" beside the {output.size(most)} of other models" if most else ""
 
 
-def shortfalls(settings: Settings, wanted: Wanted, wanted_tokens: int, device: str) -> tuple[str, ...]:
+def shortfalls(settings: Settings, wanted: Wanted, wanted_tokens: int) -> tuple[str, ...]:
     """What the promise lacks, in words."""
     limits = []
     if settings.context_tokens < wanted_tokens:
         limits.append(
             f"a context of {settings.context_tokens} tokens, less than the {wanted_tokens} that a plan aims for"
         )
-    if not wanted.modest and wanted.slots is None and settings.slots < FEW_SLOTS[device]:
-        limits.append(f"{settings.slots} at once, fewer than the {FEW_SLOTS[device]} that a plan aims for")
+    if not wanted.modest and wanted.slots is None and settings.slots < FEW_SLOTS:
+        limits.append(f"{settings.slots} at once, fewer than the {FEW_SLOTS} that a plan aims for")
     return tuple(limits)

@@ -22,6 +22,8 @@ LABEL = re.compile(
     r"(?<![A-Z0-9])((?:IQ|TQ|Q)\d(?:_(?:\d|K|XXS|XS|S|M|L|XL|NL))*|BF16|F16|F32|MXFP4)(?![A-Z0-9])", re.IGNORECASE
 )
 UNKNOWN = "unknown"
+MOST_BITS = 32
+"""Per weight: no type is wider."""
 NAME = re.compile(r"[\w.-]{1,100}", re.ASCII)
 """Of an architecture or a quantization method: what is not one is not known."""
 DECODED_BYTES = 4 << 20
@@ -125,7 +127,7 @@ def _facts(
     return Facts(
         architecture=architecture,
         context=context or None,
-        cache=cache,
+        cache=cache if cache and cache.is_likely else None,
         shape=widths,
         chat_template=None if template is None else hashlib.sha256(template.encode()).hexdigest(),
     )
@@ -136,11 +138,16 @@ def _precision(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
     quantized = config.get("quantization_config") or text.get("quantization_config")
     method = _name(_text(quantized, "quant_method")) if isinstance(quantized, dict) else None
     if isinstance(quantized, dict) and method:
-        bits = whole(quantized, "bits")
+        bits = _bits(quantized, "bits")
         return f"int{bits}" if bits else _compressed(quantized) or method
     stored = [_name(_text(table, key)) for table in (config, text) for key in ("dtype", "torch_dtype")]
     named = next((name for name in stored if name), UNKNOWN)
     return PRECISIONS.get(named, named)
+
+
+def _bits(quantized: Mapping[str, Any], key: str) -> int | None:
+    bits = whole(quantized, key)
+    return bits if bits and bits <= MOST_BITS else None
 
 
 def _compressed(quantized: Mapping[str, Any]) -> str | None:
@@ -151,7 +158,7 @@ def _compressed(quantized: Mapping[str, Any]) -> str | None:
         if isinstance(groups, dict)
         else []
     )
-    kinds = {(_text(one, "type"), whole(one, "num_bits")) for one in weights if isinstance(one, dict)}
+    kinds = {(_text(one, "type"), _bits(one, "num_bits")) for one in weights if isinstance(one, dict)}
     if len(kinds) != 1:
         return None
     kind, bits = kinds.pop()

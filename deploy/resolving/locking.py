@@ -45,12 +45,14 @@ def lock(
     upgrade: frozenset[str] = frozenset(),
     accept_new_owner: bool = False,
     at_locked: bool = False,
+    comparing: bool = False,
 ) -> Lock:
     """The lock of these wishes, the same one on every box.
 
     ``choose`` takes a catalogue row for the model of that name, which says ``auto``;
     ``base`` is the folder that a ``file:`` path counts from; models named in ``upgrade`` are resolved again
     although nothing changed. ``accept_new_owner``: of a repository whose name has passed to another one.
+    ``comparing``: what is there now is asked for, so of what cannot be had nothing locked is kept in its place.
     ``at_locked`` derives again what ``previous`` holds, at its commits: the same bytes come out, unless they were
     tampered with. Raises LockError, or ConfigError for a wish that names nothing.
     """
@@ -67,7 +69,10 @@ def lock(
         if last and current and wish.name not in upgrade and not at_locked:
             models.append(msgspec.structs.replace(last, aliases=wish.aliases))
             continue
-        models.append(_resolved(Request(wish=wish, base=base, locked=last if at_locked and current else None), choose))
+        request = Request(wish=wish, base=base, comparing=comparing)
+        if current:
+            request = msgspec.structs.replace(request, **{"locked" if at_locked else "before": last})
+        models.append(_resolved(request, choose))
         if last:
             _compare_owners(models[-1], last, accept=accept_new_owner)
     made = Lock(
@@ -113,6 +118,8 @@ def _resolved(request: Request, choose: Choose) -> Model:
         variants=found,
     )
     _say_templates(model)
+    if request.before and not request.comparing:
+        _say_lost(model, request.before)
     return model
 
 
@@ -141,6 +148,18 @@ def _say_templates(model: Model) -> None:
     if len({variant.facts.chat_template for variant in known}) > 1:
         keys = " and ".join(variant.key for variant in known)
         output.say(f"`{model.name}`: {keys} carry different chat templates, so their answers may differ in form")
+
+
+def _say_lost(model: Model, before: Model) -> None:
+    """What was locked, and has no newer form. Why, was said where it was looked for."""
+    if model.catalogue != before.catalogue:
+        return  # `auto` chose another one
+    there = {(variant.format, variant.origin.repo) for variant in model.variants}
+    keys = {variant.key for variant in model.variants}
+    for variant in before.variants:
+        if variant.key not in keys and (variant.format, variant.origin.repo) not in there:
+            place = f" of `{variant.origin.repo}`" if variant.origin.repo else ""
+            output.warn(f"`{model.name}`: {variant.key}{place} was locked, and is not any more")
 
 
 def _compare_owners(model: Model, before: Model, *, accept: bool) -> None:

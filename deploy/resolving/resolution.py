@@ -29,12 +29,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One wish. ``base`` is the folder that a ``file:`` path counts from.
 
     ``locked`` is the model as it was locked, where exactly that is to be derived again: each repository at its
-    locked commit, and of a catalogue row no more than could be had then.
+    locked commit, and of a catalogue row no more than could be had then. ``before`` is the model as it was locked,
+    where it is resolved anew: what of it cannot be had now is kept, or, when ``comparing``, an error, because
+    nothing is known of it.
     """
 
     wish: ModelWish
     base: Path
     locked: Model | None = None
+    before: Model | None = None
+    comparing: bool = False
 
     def repository(self, repo: str, revision: str) -> Repository:
         """Raises PlaceError."""

@@ -27,8 +27,8 @@ START_S = 60.0
 """Measured 1.9 s for 0.5 GB; a busy box may be ten times slower."""
 MIB = 1 << 20
 LOADS = "loading model '"
-BUFFER = r"%s buffer size = +(\d+\.\d+) MiB"
-SLOTS = re.compile(r"n_slots = (\d+), n_ctx_slot = (\d+)")
+BUFFER = r"%s buffer size = +([0-9]{1,11}\.[0-9]{1,4}) MiB"
+SLOTS = re.compile(r"n_slots = ([0-9]{1,9}), n_ctx_slot = ([0-9]{1,12})\b")
 
 SYMPTOMS = (
     Symptom(

@@ -2,7 +2,7 @@
 
 Source: 0.32 and 0.33, v1/core/kv_cache_utils.py (tokens), v1/worker/gpu_worker.py and gpu_model_runner.py (bytes, GPU
 build only); seen on the CPU build. Every rank prints its own: the least cache and the most weights are the fullest
-device's. Bytes are rounded to a hundredth of a GiB there, tokens are exact.
+device's. Bytes are rounded to a hundredth of a GiB there, tokens are exact. A number that no box has is no line.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import re
 from deploy.engine import Figures
 
 GIB = 1 << 30
-TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
-CACHE = re.compile(r"Available KV cache memory: (-?[\d.]+) GiB")
-WEIGHTS = re.compile(r"Model loading took ([\d.]+) GiB")
-CONTEXT = re.compile(r"Maximum concurrency for ([\d,]+) tokens per request")
+TOKENS = re.compile(r"KV cache size: ([0-9][0-9,]{0,20}) tokens")
+CACHE = re.compile(r"Available KV cache memory: ([0-9]{1,8}\.?[0-9]{0,4}) GiB")
+WEIGHTS = re.compile(r"Model loading took ([0-9]{1,8}\.?[0-9]{0,4}) GiB")
+CONTEXT = re.compile(r"Maximum concurrency for ([0-9][0-9,]{0,20}) tokens per request")
 
 
 def read(log: str) -> Figures:

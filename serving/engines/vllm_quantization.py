@@ -98,6 +98,14 @@ def remark(variant: Variant, gpu: Gpu) -> str | None:
     return f"{variant.precision} is unpacked to 16 bits to compute: hardware for it starts with {_dotted(native)}"
 
 
+def doubt(variant: Variant, gpu: Gpu) -> str | None:
+    """Of what runs on a GPU without bfloat16: most models are computed in that, whatever their weights are kept in."""
+    capability = pair(gpu.compute_capability)
+    if capability is None or capability >= AMPERE or _word(variant) in ("fp16", "float16"):
+        return None
+    return f"a GPU of {gpu.compute_capability} computes in float16, in which values of a bfloat16 model can overflow"
+
+
 def pair(capability: str | None) -> Capability | None:
     """ "9.0" → (9, 0)."""
     if capability is None:

@@ -26,6 +26,8 @@ PADDED = frozenset(["DeepseekV32ForCausalLM"])
 """Sparse attention whose kernel pads a rank's heads to ``PADDED_HEADS``. Source: vllm-project/recipes, DeepSeek-V3.2;
 that of GLM-5, with the same attention, splits by tensor all the same."""
 PADDED_HEADS = 64
+USUAL_BLOCK = 128
+"""Of every fp8 repository of the catalogue whose configuration names one."""
 WHOLE_EXPERTS = frozenset(["DeepseekV3ForCausalLM", "DeepseekV4ForCausalLM"])
 """Source: vllm-project/recipes: the flags of DeepSeek-R1, V3 and V3.1, the default strategy of V4."""
 
@@ -36,8 +38,7 @@ def splits(variant: Variant, gpus: tuple[Gpu, ...], links: tuple[Link, ...]) -> 
         return ()
     apart = _are_apart(gpus, links)
     found = chain.from_iterable(_over(variant, count, apart=apart) for count in _counts(gpus))
-    remark = vllm_quantization.remark(variant, gpus[0])
-    return tuple(found) if remark is None else tuple(_noted(split, remark) for split in found)
+    return tuple(_noted(split, variant, gpus[0]) for split in found)
 
 
 def _counts(gpus: tuple[Gpu, ...]) -> tuple[int, ...]:
@@ -89,11 +90,11 @@ def _by_tensor(variant: Variant, count: int) -> Split:
     """Experts stay whole where a recipe says so."""
     experts = vllm_recipe.EXPERTS in variant.facts.vllm_args or variant.facts.architecture in WHOLE_EXPERTS
     heads = variant.facts.shape.heads if variant.facts.shape else None
-    shares = (
-        f"{heads // count} of {heads} heads each" if heads else "heads not known here: vLLM checks them as it starts"
-    )
+    shares = f", {heads // count} of {heads} heads each" if heads else ""
     kept = ", whole experts as its recipe has them" if experts else ""
-    return Split(tensor=count, experts=experts, because=f"every layer cut over {count} GPUs, {shares}{kept}")
+    doubt = "" if heads else f"whether its heads can be shared by {count} is not known before vLLM starts"
+    because = f"every layer cut over {count} GPUs{shares}{kept}"
+    return Split(tensor=count, experts=experts, because=because, doubt=doubt)
 
 
 def _by_pipeline(shape: Shape, tensor: int, stages: int, because: str) -> Iterator[Split]:
@@ -125,8 +126,15 @@ def _obstacle(variant: Variant, ranks: int, *, whole_experts: bool = False) -> s
     shape = variant.facts.shape or Shape()
     widths = (shape.inner, None if whole_experts else shape.expert_inner)
     return _uneven_heads(shape, variant.facts.cache, ranks) or next(
-        (why for width in widths if width and (why := _uneven_width(width, shape.quantized_block, ranks))), None
+        (why for width in widths if width and (why := _uneven_width(width, _block(variant), ranks))), None
     )
+
+
+def _block(variant: Variant) -> int | None:
+    """Rows that share a scale. A repository in fp8 whose configuration nobody has read yet may have them."""
+    block = variant.facts.shape.quantized_block if variant.facts.shape else None
+    unread = not variant.files and variant.precision == "fp8"
+    return USUAL_BLOCK if block is None and unread else block
 
 
 def _uneven_heads(shape: Shape, cache: Cache | None, ranks: int) -> str | None:
@@ -150,5 +158,9 @@ def _uneven_width(width: int, block: int | None, ranks: int) -> str | None:
     return None
 
 
-def _noted(split: Split, remark: str) -> Split:
-    return msgspec.structs.replace(split, because=f"{split.because}; {remark}")
+def _noted(split: Split, variant: Variant, gpu: Gpu) -> Split:
+    """With what this GPU makes of the precision."""
+    remark, doubt = vllm_quantization.remark(variant, gpu), vllm_quantization.doubt(variant, gpu)
+    because = split.because if remark is None else f"{split.because}; {remark}"
+    doubts = "; ".join(one for one in (split.doubt, doubt) if one)
+    return msgspec.structs.replace(split, because=because, doubt=doubts)

@@ -12,11 +12,16 @@ OTHER_MODEL = "choose another model in models.toml, or a newer ownweights"
 
 SYMPTOMS = (
     Symptom(
-        r"max seq len \((?P<asked>\d+)\).*estimated maximum model length is (?P<context>\d+)",
+        r"max seq len \((?P<asked>\d+)\).*estimated maximum model length is (?P<context>[1-9][0-9]{0,11})\b",
         "the KV cache has room for a context of {context}, not of {asked}",
         "context = {context} for the model in models.toml",
     ),
-    Symptom(r"No available memory for the cache blocks", "no memory is left for the KV cache", LESS),
+    # Or of a length of 0.
+    Symptom(
+        r"No available memory for the cache blocks|estimated maximum model length is",
+        "no memory is left for the KV cache",
+        LESS,
+    ),
     Symptom(r"Available memory on node .* less than desired", "other programs hold the memory", LESS),
     Symptom(
         r"Free memory on device (?P<device>\S+) \((?P<free>[^)]*)\) on startup is less",
@@ -29,7 +34,7 @@ SYMPTOMS = (
         "a smaller model or precision, less context, or more GPUs",
     ),
     Symptom(
-        r"model_len \((?P<asked>\d+)\) is greater than the derived max_model_len \(\w+=(?P<context>\d+)",
+        r"model_len \((?P<asked>\d+)\) is greater than the derived max_model_len \(\w+=(?P<context>[1-9][0-9]{0,11})\b",
         "the model's own limit is a context of {context}, not {asked}",
         "context = {context} for the model in models.toml",
     ),

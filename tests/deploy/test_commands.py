@@ -50,7 +50,7 @@ def test_plan_shows_reasons_and_command_and_writes_nothing(project: Path, capsys
     code, out, _ = run(capsys, "plan")
     assert code == 0
     assert out.startswith("chat: fits\n  runs      gguf/F16 at ")
-    assert '  not       vllm on gpu, gguf/F16: [engines] gpu = "none" → change models.toml' in out
+    assert "  not       2 pairs of an engine and a format that it does not read: --json has them" in out
     assert "  needs     KV cache " in out
     assert "  command   " in out
     assert sorted(path.name for path in project.iterdir()) == ["models.toml", "tiny.gguf"]

@@ -91,6 +91,23 @@ def test_its_word_does_not_hold_for_another_licence(id_):
     assert KIMI.note in found.condition
 
 
+def test_a_copy_of_other_precision_finds_the_terms_of_its_model():
+    found = terms(model(KIMI.spdx, repo="nvidia/Kimi-K2.5-NVFP4"))
+    assert (found.commercial, found.source) == ("conditions", KIMI.source)
+    assert KIMI.spdx in terms(model("MIT", repo="nvidia/kimi-k2.5-nvfp4")).condition
+
+
+@pytest.mark.parametrize("name", ["qwen3-8b", "kimi-k2.5"])
+def test_a_ban_is_one_whatever_the_catalogue_says_of_the_model(name):
+    row = catalog.find(name)
+    found = terms(model("CC-BY-NC-4.0", catalogue=name))
+    assert found.commercial == "no"
+    assert found.source == "https://spdx.org/licenses/CC-BY-NC-4.0.html"
+    assert found.condition.startswith("NonCommercial purposes only; the catalogue knows")
+    assert row.licence.spdx in found.condition
+    assert "forbids commercial use" in refusal(model("CC-BY-NC-4.0", catalogue=name)).message
+
+
 @pytest.mark.parametrize(
     ("id_", "commercial"),
     [

@@ -55,6 +55,8 @@ LICENCE = st.none() | st.builds(
 ELEMENTS = st.dictionaries(st.sampled_from(["BF16", "F8_E4M3", "Q4_K", "a type.of its own"]), SIZE, max_size=3)
 TENSORS = st.none() | st.builds(Tensors, count=SIZE, elements=ELEMENTS)
 COUNT = st.integers(1, MOST)
+FEW = st.integers(1, 1 << 7)
+"""Of what is multiplied to the bytes of a token."""
 OPTIONAL_COUNT = st.none() | COUNT
 RECURRENT = st.builds(
     Recurrent,
@@ -66,17 +68,17 @@ RECURRENT = st.builds(
     kernel=COUNT,
     element_bytes=COUNT,
 )
-HEADS = {"kv_heads": COUNT, "key_width": COUNT, "value_width": COUNT}
+HEADS = {"kv_heads": FEW, "key_width": FEW, "value_width": FEW}
 CACHE = st.one_of(
-    st.builds(Cache, kind=st.just("gqa"), layers=COUNT, **HEADS),
-    st.builds(Cache, kind=st.just("gqa"), layers=st.just(0) | COUNT, window=COUNT, window_layers=COUNT, **HEADS),
-    st.builds(Cache, kind=st.just("hybrid-gqa"), layers=COUNT, recurrent=st.none() | RECURRENT, **HEADS),
+    st.builds(Cache, kind=st.just("gqa"), layers=FEW, **HEADS),
+    st.builds(Cache, kind=st.just("gqa"), layers=st.just(0) | FEW, window=COUNT, window_layers=FEW, **HEADS),
+    st.builds(Cache, kind=st.just("hybrid-gqa"), layers=FEW, recurrent=st.none() | RECURRENT, **HEADS),
     st.builds(
         Cache,
         kind=st.just("mla"),
-        layers=COUNT,
-        rank=COUNT,
-        rotary_width=COUNT,
+        layers=FEW,
+        rank=FEW,
+        rotary_width=FEW,
         indexer_width=OPTIONAL_COUNT,
         indexer_layers=OPTIONAL_COUNT,
     ),
@@ -275,9 +277,9 @@ def test_other_bytes_are_one_error(tmp_path):
         lockfile.read(tmp_path / "models.lock")
 
 
-@pytest.mark.parametrize("version", ['"2.0"', '"1.1"', "1", '""', "[[]]"])
+@pytest.mark.parametrize("version", ['"2.0"', '"1.2"', "1", '""', "[[]]"])
 def test_an_unknown_version_is_refused_before_anything_else(version):
-    error = refused(ONE_TEXT.replace('lock-version = "1.0"', f"lock-version = {version}") + "\nunknown = 1\n")
+    error = refused(ONE_TEXT.replace('lock-version = "1.1"', f"lock-version = {version}") + "\nunknown = 1\n")
     assert "lock-version" in error.message
     assert "upgrade ownweights" in error.hint
     assert line_of(error) == 3
@@ -365,6 +367,8 @@ def with_facts(facts):
         ("value-width = 255\n", "", "facts.cache]", "a cache of kind hybrid-gqa needs `value-width`"),
         ('kind = "hybrid-gqa"', 'kind = "mla"', "facts.cache]", "a cache of kind mla needs `rank`"),
         ('kind = "hybrid-gqa"', 'kind = "magic"', "kind =", "magic"),
+        ("layers = 12", f"layers = {MOST}", "facts.cache]", "at most 1073741824 bytes per token"),
+        ("window-layers = 3", f"window-layers = {MOST}", "facts.cache]", "at most 1073741824 bytes per token"),
         ("window-layers = 3", "window-layers = 0", "facts.cache]", "need each other"),
         ("window = 128\n", "", "facts.cache]", "need each other"),
         ("key-width = 127", "key-width = 0", "key-width = 0", "`key-width` must be between 1 and"),
@@ -407,8 +411,11 @@ def test_the_second_of_two_is_named():
 
 
 def test_an_unknown_key_comes_with_the_nearest():
-    assert refused(ONE_TEXT.replace(f'sha256 = "{B}"', f'sha265 = "{B}"')).hint == "did you mean `sha256`?"
-    assert "known here: kind, repo" in refused(ONE_TEXT.replace("commit =", "zzz =")).hint
+    assert (
+        refused(ONE_TEXT.replace(f'sha256 = "{B}"', f'sha265 = "{B}"')).hint
+        == f"{lockfile.RESTORE} (did you mean `sha256`?)"
+    )
+    assert f"{lockfile.RESTORE} (known here: kind, repo" in refused(ONE_TEXT.replace("commit =", "zzz =")).hint
 
 
 @pytest.mark.parametrize(

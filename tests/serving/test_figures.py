@@ -15,7 +15,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from deploy.engine import Command, Engine, Figures
+from deploy.engine import Command, Diagnosis, Engine, Figures
 from deploy.measured import Entry, store
 from deploy.plan import ModelPlan
 from serving import holdings, records
@@ -89,7 +89,7 @@ def test_a_start_is_kept_beside_what_was_planned(tmp_path: Path) -> None:
     assert (entry.model, entry.variant, entry.tree) == ("a", "gguf/F16", model.launch.variant.tree)
     assert (entry.engine, entry.engine_version, entry.device, entry.hardware) == ("fake", "1", "cpu", "box")
     assert entry.settings == model.settings
-    assert entry.predicted == Figures(kv_tokens=130, weights_bytes=700, peak_bytes=1000)
+    assert entry.predicted == Figures(kv_tokens=8192, weights_bytes=700, peak_bytes=1000)
     assert (entry.measured.kv_tokens, entry.measured.weights_bytes) == (128, 1)
     assert entry.measured.load_s
     assert peak(entry) > 5_000_000
@@ -104,8 +104,9 @@ def test_without_a_table_nothing_was_predicted(tmp_path: Path) -> None:
 def test_a_corrected_start_is_a_failure_and_a_start(tmp_path: Path) -> None:
     asyncio.run(lived(planned(tmp_path, "a", python("print('howling'); raise SystemExit(1)"))))
     failed, started = kept()
-    assert (failed.correction, failed.measured) == ("howling", Figures(context_tokens=32))
-    assert (failed.settings.context_tokens, started.settings.context_tokens) == (64, 32)
+    assert (failed.correction, failed.measured) == ("howling", Figures(context_tokens=2048))
+    assert failed.free_bytes
+    assert (failed.settings.context_tokens, started.settings.context_tokens) == (4096, 2048)
     assert started.correction is None
     assert failed.subject == started.subject
 
@@ -114,7 +115,7 @@ def test_what_an_engine_named_is_kept_though_the_users_context_stays(tmp_path: P
     model = planned(tmp_path, "a", python("print('howling'); raise SystemExit(1)"))
     board = asyncio.run(lived(msgspec.structs.replace(model, context_fixed=True)))
     assert [entry.state for entry in board] == [State.FAILED]
-    assert [(entry.correction, entry.measured.context_tokens) for entry in kept()] == [("howling", 32)]
+    assert [(entry.correction, entry.measured.context_tokens) for entry in kept()] == [("howling", 2048)]
 
 
 def test_a_start_that_fails_without_a_number_is_not_kept(tmp_path: Path) -> None:
@@ -200,6 +201,25 @@ def test_figures_that_cannot_be_read_harm_no_one(tmp_path: Path, capsys: pytest.
     board = asyncio.run(lived(planned(tmp_path, "a"), (cast("Engine", Mumbler()),)))
     assert [entry.state for entry in board] == [State.READY]
     assert "bytes of mumble" in capsys.readouterr().err
+    (entry,) = kept()
+    assert peak(entry) > 5_000_000
+    assert entry.measured.load_s
+    assert entry.measured.kv_tokens is None
+
+
+@dataclass(frozen=True)
+class Doomed(Howler):
+    """An engine that names a context of no use."""
+
+    def diagnose(self, log: str) -> Diagnosis | None:
+        named = super().diagnose(log)
+        return named and msgspec.structs.replace(named, context_tokens=2047)
+
+
+def test_a_context_of_no_use_is_neither_tried_nor_kept(tmp_path: Path) -> None:
+    model = planned(tmp_path, "a", python("print('howling'); raise SystemExit(1)"))
+    board = asyncio.run(lived(model, (cast("Engine", Doomed()),)))
+    assert [entry.state for entry in board] == [State.FAILED]
     assert kept() == ()
 
 

@@ -38,13 +38,13 @@ class Howler:
     def diagnose(self, log: str) -> Diagnosis | None:
         if "howling" not in log:
             return None
-        return Diagnosis(cause="too long", evidence="howling", hint="context = 32", context_tokens=32)
+        return Diagnosis(cause="too long", evidence="howling", hint="context = 2048", context_tokens=2048)
 
     def figures(self, log: str) -> Figures:
         return Figures(kv_tokens=128, weights_bytes=log.count("listening"))
 
     def command(self, launch: Launch) -> Command:
-        assert launch.settings.context_tokens == 32
+        assert launch.settings.context_tokens == 2048
         return fake(Path(launch.socket))
 
 
@@ -83,7 +83,7 @@ def test_every_model_is_on_the_board_and_nothing_is_left_after_a_stop(tmp_path: 
         entry = board.find("b-alias")
         assert entry
         assert (entry.served.name, entry.served.engine, entry.served.lock) == ("b", "fake 1", "0123456789ab")
-        assert (entry.served.context_tokens, entry.served.slots) == (64, 2)
+        assert (entry.served.context_tokens, entry.served.slots) == (4096, 2)
         assert not entry.served.cancels_whole_answers
         running = [record.process for record in records.read_all().values()]
         assert len(running) == 2
@@ -116,7 +116,7 @@ def test_a_corrected_context_is_what_the_board_promises(tmp_path: Path) -> None:
         fleet = Fleet(plan(too_long), board, ENGINES, pace=QUICK)
         await fleet.start()
         await settled(board)
-        assert [(entry.state, entry.served.context_tokens) for entry in board] == [(State.READY, 32)]
+        assert [(entry.state, entry.served.context_tokens) for entry in board] == [(State.READY, 2048)]
         pid = pid_of("a")
         await fleet.stop(engines=False)
 
@@ -125,7 +125,7 @@ def test_a_corrected_context_is_what_the_board_promises(tmp_path: Path) -> None:
         fleet = Fleet(plan(too_long), board, ENGINES, pace=QUICK)
         await fleet.start()
         await settled(board)
-        assert [(entry.state, entry.served.context_tokens) for entry in board] == [(State.READY, 32)]
+        assert [(entry.state, entry.served.context_tokens) for entry in board] == [(State.READY, 2048)]
         assert pid_of("a") == pid
         await fleet.stop()
 
@@ -142,8 +142,8 @@ def test_a_context_that_the_user_set_is_not_corrected(tmp_path: Path) -> None:
         await fleet.start()
         await settled(board)
         (entry,) = board
-        assert (entry.state, entry.served.context_tokens) == (State.FAILED, 64)
-        assert "context = 32" in entry.detail
+        assert (entry.state, entry.served.context_tokens) == (State.FAILED, 4096)
+        assert "context = 2048" in entry.detail
         await fleet.stop()
 
     asyncio.run(scene())
@@ -244,7 +244,7 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(tmp_path: Path) -> None:
         earlier = msgspec.structs.replace(found, started=found.started - 1)
         model = planned(tmp_path, "a")
         records.write(
-            Record(model="a", process=earlier, planned=model.command, context_tokens=64, socket=model.launch.socket)
+            Record(model="a", process=earlier, planned=model.command, context_tokens=4096, socket=model.launch.socket)
         )
         assert end_all(grace_s=LIMIT_S) == ()
         assert found.alive

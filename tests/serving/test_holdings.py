@@ -12,6 +12,7 @@ import pytest
 
 from deploy.engine import Command
 from deploy.hardware import Cpu, Gpu, GpuProcess, GpuReading, Hardware, Memory, Readings
+from deploy.hardware.cgroup import Limits
 from serving import holdings, identity, records
 from serving.records import Record
 
@@ -80,3 +81,26 @@ def test_what_is_unknown_stays_unknown(engine: int) -> None:
 def test_the_facts_of_the_box_are_not_touched(engine: int) -> None:
     found = box()
     assert holdings.given_back(found).fingerprint == found.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("peak", "most", "kept"),
+    [(5, 5, 5), (6, 5, None), (6, None, 6), (None, 5, None)],
+)
+def test_more_than_the_device_has_is_no_peak(peak: int | None, most: int | None, kept: int | None) -> None:
+    assert holdings.possible(peak, most) == kept
+
+
+def test_a_limit_of_the_group_below_what_was_held_makes_it_no_peak(
+    engine: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (holdings.peak_bytes(engine, "cpu") or 0) > 40_000_000
+    monkeypatch.setattr("serving.holdings.cgroup.limits", lambda _root: Limits(memory_bytes=30_000_000))
+    assert holdings.peak_bytes(engine, "cpu") is None
+
+
+def test_free_memory_counts_what_ours_hold(engine: int) -> None:
+    free = holdings.free_bytes("cpu", ())
+    assert free
+    assert free > 40_000_000
+    assert holdings.free_bytes("gpu", ()) is None

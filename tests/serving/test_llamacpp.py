@@ -95,6 +95,20 @@ def test_a_log_without_sizes_tells_none() -> None:
     assert ENGINE.figures("") == Figures()
 
 
+HOSTILE = (
+    "CPU KV buffer size = 1.2.3 MiB",
+    f"CPU model buffer size = {'9' * 400} MiB",
+    f"CPU model buffer size = {'9' * 400}.5 MiB",
+    f"n_slots = {'9' * 5000}, n_ctx_slot = 4096",
+    f"n_slots = 2, n_ctx_slot = {'9' * 5000}",
+)
+
+
+@pytest.mark.parametrize("line", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_is_no_size_of_a_box_is_not_read(line: str) -> None:
+    assert ENGINE.figures(f"{line}\n") == Figures()
+
+
 # Printed by version 2026.10.11549 for: no such file, random bytes, a file cut short, another architecture, a limit
 # on memory, a folder that is not there.
 FAILURES = {

@@ -122,8 +122,8 @@ PAIRS = (
         why="recipe minimum 714 GB; 595 GB / 8 = 74 GB, 262144 * 70,272 B = 18 GB on each; int4 is the maker's own",
     ),
     Pair(
-        *("qwen3-235b-a22b", "h100-x8", "fits", "safetensors/bf16", 8, 131072),
-        why="recipe minimum 564 GB of 640; 479 GB / 8 = 60 GB; 4 KV heads on 8: 192,512 / 4 a token, 6.3 GB for 131072",
+        *("qwen3-235b-a22b", "h100-x8", "limits", "safetensors/bf16", 8, 131072),
+        why="recipe minimum 564 GB of 640; 479 GB / 8 = 60 GB, 6.3 GB for 131072; its heads are unread",
     ),
 )
 

@@ -16,7 +16,7 @@ from deploy.engine import Fix
 from deploy.hardware import Cpu, Gpu, GpuReading, Hardware, Memory, Readings
 from deploy.lockfile import Facts, File, Lock, Model, Origin, Variant
 from deploy.plan import Layout, Plan
-from deploy.planning.way import USEFUL_SLOTS
+from deploy.planning.way import FEW_SLOTS, USEFUL_SLOTS
 from serving.engines import ENGINES
 from tests.deploy.boxes import lock
 
@@ -119,7 +119,8 @@ def worth(plan: Plan, locked: Lock) -> tuple[float, ...]:
     wanted = 32768 if chat.device == "gpu" else 8192
     size = next(variant.size for variant in locked.models[0].variants if variant.key == chat.variant)
     context = chat.settings.context_tokens
-    return (1, -engine, min(context, wanted), size, context, min(chat.settings.slots, USEFUL_SLOTS))
+    slots = chat.settings.slots
+    return (1, -engine, min(context, wanted), min(slots, FEW_SLOTS), size, context, min(slots, USEFUL_SLOTS))
 
 
 def richer(box: Hardware, more: int) -> Hardware:

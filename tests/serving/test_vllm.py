@@ -278,5 +278,21 @@ def test_its_failures_are_understood(line: str, expected: tuple[str, int | None]
     assert diagnosis.hint
 
 
+@pytest.mark.parametrize("length", ["0", "9" * 13, "9" * 5000], ids=["0", "13 digits", "5000 digits"])
+def test_a_length_that_no_context_has_corrects_nothing(length: str) -> None:
+    line = f"max seq len (8192), (1 GiB KV cache is needed. The estimated maximum model length is {length}."
+    diagnosis = VllmCpu().diagnose(f"ERROR {line}")
+    assert diagnosis
+    assert diagnosis.context_tokens is None
+    assert diagnosis.cause == "no memory is left for the KV cache"
+
+
+def test_a_diagnosis_can_be_printed() -> None:
+    diagnosis = VllmCpu().diagnose("No module named '\x1b[2Jx\x07'")
+    assert diagnosis
+    assert diagnosis.cause == "the engine's environment lacks `[2Jx`"
+    assert diagnosis.evidence.isprintable()
+
+
 def test_a_log_without_a_known_failure_is_not_guessed_at() -> None:
     assert VllmCpu().diagnose("INFO:     Application startup complete.\n") is None

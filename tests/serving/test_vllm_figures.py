@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from deploy.engine import Figures
 from serving.engines.vllm_figures import read
 
@@ -68,3 +70,20 @@ INFO [kv_cache_utils.py:2327] GPU KV cache size: 512 tokens, Maximum concurrency
 
 def test_a_log_that_says_nothing_gives_nothing() -> None:
     assert read("INFO:     Application startup complete.\n") == Figures()
+
+
+HOSTILE = (
+    "GPU KV cache size: ,, tokens",
+    f"GPU KV cache size: {'9' * 5000} tokens",
+    "Available KV cache memory: 1.2.3 GiB",
+    "Available KV cache memory: -5.0 GiB",
+    "Available KV cache memory: . GiB",
+    f"Model loading took {'9' * 400} GiB",
+    f"Maximum concurrency for {'9' * 5000} tokens per request",
+)
+
+
+@pytest.mark.parametrize("line", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_is_no_size_of_a_box_is_not_read(line: str) -> None:
+    assert read(line) == Figures()
+    assert read(f"{line}\n{GPU}") == read(GPU)

@@ -9,6 +9,7 @@ import pytest
 
 from deploy import catalog
 from deploy.catalog import Row, checks
+from deploy.catalog.dimensions import MOST_PER_TOKEN
 from deploy.catalog.recipe import PLANNED, TRUST
 from deploy.errors import ConfigError
 from deploy.resolving import attention, facts
@@ -89,6 +90,11 @@ def test_kv_bytes_are_what_the_dimensions_give(row: Row) -> None:
         width = 2 * (kv.kv_heads or 0) * (kv.head_dim or 0)
     layers = kv.kv_layers if kv.kind == "hybrid-gqa" else kv.layers
     assert kv.bytes_per_token_bf16 == (layers or 0) * width * 2 == row.facts().kv_bytes_per_token
+
+
+@each_row
+def test_no_row_keeps_more_per_token_than_a_row_may(row: Row) -> None:
+    assert (row.facts().kv_bytes_per_token or 0) <= 376_832 < MOST_PER_TOKEN
 
 
 @each_row

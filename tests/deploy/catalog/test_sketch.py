@@ -14,6 +14,10 @@ from deploy.resolving import locking
 GB = 10**9
 
 
+def _never(_: str) -> locking.Chosen:
+    raise AssertionError("nothing is to be chosen")
+
+
 def variants(name: str) -> tuple[Row, dict[str, Variant]]:
     row = catalog.find(name)
     return row, {one.key: one for one in sketch.of(row)}
@@ -31,7 +35,7 @@ def test_a_pinned_file_is_as_large_as_it_is_and_has_its_places() -> None:
 def test_a_pinned_file_is_known_by_the_bytes_that_are_locked(tmp_path: Path) -> None:
     """So that what was measured of it is found again."""
     wanted = config.parse('[[model]]\nname = "chat"\nsource = "qwen2.5-coder-0.5b"')
-    made = locking.lock(wanted, previous=None, engines=(), choose=lambda _: pytest.fail("nothing is to be chosen"), base=tmp_path)
+    made = locking.lock(wanted, previous=None, engines=(), choose=_never, base=tmp_path)
     (locked,) = made.models[0].variants
     _, found = variants("qwen2.5-coder-0.5b")
     assert (found[locked.key].tree, found[locked.key].size) == (locked.tree, locked.size)

@@ -215,6 +215,23 @@ def test_a_variant_of_another_precision_is_a_successor_and_one_of_another_format
     assert [(value.before, value.after) for value in gone.changes[0].values] == [("gguf/Q4_K_M", None)]
 
 
+def test_what_is_left_in_a_format_is_no_successor_of_what_went() -> None:
+    fp8 = variant(precision="fp8", origin=Origin(kind="huggingface", repo="me/fp8", repo_id="2", commit=OLD))
+    before = Model(name="chat", requested="x", variants=(fp8, variant()))
+    for after in ((variant(),), (variant(precision="int4"), variant())):
+        gone, same = drift.of_model(before, Model(name="chat", requested="x", variants=after))[:2]
+        assert [change.group for change in gone.changes] == ["weights"]
+        assert [(value.before, value.after) for value in gone.changes[0].values] == [("safetensors/fp8", None)]
+        assert (same.variant, same.changes) == ("safetensors/bf16", ())
+
+
+def test_a_repository_with_another_name_and_the_same_id_has_the_successor() -> None:
+    renamed = variant(precision="fp8", origin=Origin(kind="huggingface", repo="org/new", repo_id="1", commit=NEW))
+    models = [Model(name="chat", requested="x", variants=(one,)) for one in (variant(), renamed)]
+    (found,) = drift.of_model(*models)
+    assert [(value.key, value.after) for value in found.changes[0].values] == [("repo", '"org/new"')]
+
+
 @pytest.mark.parametrize(
     ("origin", "fixed"),
     [

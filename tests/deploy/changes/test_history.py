@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,16 @@ def test_a_damaged_lock_is_an_error_that_names_it(tmp_path: Path, content: bytes
     with pytest.raises(LockError):
         history.read(A.digest)
     assert history.kept() == ()
+
+
+def test_a_lock_of_an_earlier_form_is_an_error_that_names_it(tmp_path: Path) -> None:
+    text = lockfile.write(A).replace('"1.1"', '"1.0"', 1).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    history.lock_file(digest).parent.mkdir(parents=True)
+    history.lock_file(digest).write_bytes(text)
+    with pytest.raises(LockError, match=r"lock-version is '1\.0'") as caught:
+        history.read(digest)
+    assert caught.value.hint == f"rm '{history.lock_file(digest)}'"
 
 
 def test_a_damaged_lock_is_mended_when_it_is_kept_again(tmp_path: Path) -> None:

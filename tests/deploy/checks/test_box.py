@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
+from deploy import ports
 from deploy.checks import box as checks
 from deploy.config import Config, ModelWish, Server
 from deploy.neighbours import Neighbour
@@ -73,7 +76,24 @@ def test_a_port_held_by_a_stranger_fails_with_its_name(held: Held) -> None:
     verdict = checks.port(context(config=config(port)))
     assert verdict.status == "fail"
     assert f"127.0.0.1:{port} is held by pid {pid} (" in verdict.seen
-    assert verdict.hint == f"kill {pid}  # or set [server] port = 8001 in models.toml"
+    words = re.fullmatch(
+        r"set \[server\] port = (\d+) in models.toml  # or, if it can be spared: kill (\d+)", verdict.hint or ""
+    )
+    assert words
+    assert int(words[2]) == pid
+    assert ports.free("127.0.0.1", int(words[1])), "the proposed port can be taken"
+
+
+def test_the_port_after_the_last_is_the_first_that_needs_no_root() -> None:
+    with socket.socket() as listener:
+        # Lingering clients elsewhere may hold the last port: it is held then too.
+        with suppress(OSError):
+            listener.bind(("127.0.0.1", 65535))
+            listener.listen()
+        hint = checks.port(context(config=config(65535))).hint or ""
+    found = re.match(r"set \[server\] port = (\d+) ", hint)
+    assert found
+    assert 1024 <= int(found[1]) < 65535
 
 
 def test_a_port_held_by_our_own_service_is_in_order(held: Held) -> None:

@@ -12,7 +12,7 @@ from deploy.checks import clock
 from tests.deploy.checks.contexts import context
 from tests.hubserver import hub
 
-NOW = 1_790_000_000.0
+NOW = 1_800_000_000.0
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,21 @@ def test_against_the_hub(error_s: int, status: str) -> None:
     assert verdict.status == status
     assert (verdict.hint or "").startswith("sudo timedatectl") is (status != "ok")
     if status != "ok":
-        assert "says 2026-09-21 14:13" in verdict.seen
+        assert "says 2027-01-15 08:00" in verdict.seen
+        assert (verdict.hint or "").endswith("sudo date -u -s '2027-01-15 08:00:00'"), "the Hub's time, to be copied"
+
+
+@pytest.mark.parametrize("year_s", [0.0, 1_600_000_000.0, NOW + 30 * 366 * 86_400])
+@pytest.mark.parametrize("error_s", [0, -(10**6)])
+def test_a_hub_whose_time_cannot_be_is_no_witness(tmp_path: Path, year_s: float, error_s: int) -> None:
+    ours = tmp_path / "ours"
+    ours.touch()
+    os.utime(ours, (NOW, NOW))
+    verdict = clock.judge(NOW + error_s, year_s, (ours,))
+    assert "its clock is wrong" in verdict.seen
+    assert (verdict.hint or "").startswith("export HF_ENDPOINT=")
+    assert verdict.status == ("fail" if error_s else "warn")
+    assert ("was written at" in verdict.seen) is bool(error_s), "a file of ours still tells that this one is wrong"
 
 
 @pytest.mark.parametrize(("error_s", "status"), [(-600, "warn"), (-(10**6), "fail"), (10**9, "ok")])
@@ -36,7 +50,7 @@ def test_against_a_file_that_cannot_be_of_the_future(tmp_path: Path, error_s: in
     verdict = clock.judge(NOW + error_s, None, (old, new, tmp_path / "missing"))
     assert verdict.status == status
     if status != "ok":
-        assert f"`{new}` was written at 2026-09-21 14:13" in verdict.seen
+        assert f"`{new}` was written at 2027-01-15 08:00" in verdict.seen
 
 
 def test_a_hub_that_answers_is_the_witness(monkeypatch: pytest.MonkeyPatch) -> None:

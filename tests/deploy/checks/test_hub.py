@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from deploy.checks import Context
+from deploy.checks import Context, clock
 from deploy.checks import hub as checks
 from deploy.lockfile import File
 from deploy.weights import cache
@@ -47,6 +47,18 @@ def test_a_hub_that_answers_and_one_that_is_not_to_be_asked(server: Hub, monkeyp
     assert checks.reach(context()) == ("ok", f"{server.url} answers", None)
     offline(monkeypatch)
     assert checks.reach(context()).status == "skip"
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["ftp://hub.example", "hub.example", "http://", "http://[::1", "https://u:secret@"]
+)
+def test_an_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch, token: str, endpoint: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    verdict = checks.reach(context())
+    assert (verdict.status, verdict.hint) == ("fail", "unset HF_ENDPOINT")
+    assert "secret" not in verdict.seen
+    assert checks.token(context()).status == "skip", "nothing is wrong with the token"
+    assert clock.clock(context()).status == "ok"
 
 
 # ── the token ──────────────────────────────────────────────────────────────────────────────────────────────────

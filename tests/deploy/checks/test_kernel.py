@@ -17,10 +17,12 @@ from tests.deploy.checks.contexts import GB, box, context, model, plan
 
 @pytest.fixture
 def limits() -> Iterator[int]:
-    """The hard limit of open files; the soft one is put back."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    """The hard limit of open files; the soft ones are put back."""
+    kinds = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    before = {kind: resource.getrlimit(kind) for kind in kinds}
+    yield before[resource.RLIMIT_NOFILE][1]
+    for kind, limit in before.items():
+        resource.setrlimit(kind, limit)
 
 
 def test_the_limit_of_open_files(limits: int) -> None:
@@ -31,6 +33,36 @@ def test_the_limit_of_open_files(limits: int) -> None:
     assert (verdict.hint or "").startswith(("ulimit -n ", "sudo prlimit "))
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits))
     assert kernel.open_files(context()).status == "ok"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (255, limits))
+    assert kernel.open_files(context()).status == "fail"
+
+
+ROOMY = 1 << 40
+"""More than this process maps, and less than the box below has."""
+
+
+@pytest.mark.parametrize("kind", [resource.RLIMIT_AS, resource.RLIMIT_DATA], ids=["as", "data"])
+@pytest.mark.parametrize(
+    ("total", "needs", "status"),
+    [
+        (GB, GB, "ok"),
+        (4 * ROOMY, GB, "warn"),
+        (None, GB, "warn"),
+        (4 * ROOMY, 2 * ROOMY, "fail"),
+        (GB, 2 * ROOMY, "fail"),
+    ],
+)
+def test_the_limit_of_address_space(limits: int, kind: int, total: int | None, needs: int, status: str) -> None:
+    assert kernel.address_space(context(plan=plan(model(needs_bytes=10**15)))).status == "ok", "no limit"
+    resource.setrlimit(kind, (ROOMY, resource.getrlimit(kind)[1]))
+    hardware = box(memory=Memory(total_bytes=total))
+    verdict = kernel.address_space(
+        context(hardware=hardware, plan=plan(model(needs_bytes=GB), model(needs_bytes=needs)))
+    )
+    assert verdict.status == status
+    if status != "ok":
+        assert "1.10 TB" in verdict.seen
+        assert verdict.hint == ("ulimit -v unlimited" if kind == resource.RLIMIT_AS else "ulimit -d unlimited")
 
 
 SWAP = Memory(total_bytes=16 * GB, swap_total_bytes=8 * GB)

@@ -17,7 +17,7 @@ from deploy.errors import UserError
 from deploy.project import find, stale
 from deploy.soundness import tree_digest
 from serving.engines import ENGINES
-from tests import hubserver, tiny
+from tests import hubserver, rows, tiny
 from tests.conftest import NOWHERE
 from tests.deploy.boxes import box
 from tests.hubserver import Hub, Repo
@@ -371,6 +371,7 @@ def test_drift_of_a_model_one_variant_of_which_is_pinned(
 ) -> None:
     row = next(row for row in catalog.rows() if row.commit is None and any(gguf.pinned for gguf in row.gguf))
     wish(project, row.id)
+    files = files | {"config.json": rows.config(row, files["config.json"])}
     server.move(Repo(row.hf_repo, FIRST, files))
     run("lock")
     server.move(Repo(row.hf_repo, SECOND, files | {"LICENSE": b"Nobody may use it.\n"}))
@@ -507,3 +508,17 @@ def weights(*tensors: tuple[str, str, int]) -> bytes:
         header[name] = {"dtype": kind, "shape": [length], "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + bytes(end)
+
+
+def test_a_lock_of_an_earlier_form_says_what_to_type_and_that_works(project: Path, server: Hub, run: Run) -> None:
+    run("lock")
+    path = project / "models.lock"
+    path.write_text(path.read_text().replace('lock-version = "1.1"', 'lock-version = "1.0"'))
+    for command in (("lock",), ("lock", "--check"), ("drift",)):
+        code, _, err = run(*command)
+        assert code == 1
+        assert "lock-version is '1.0'" in err
+        assert f"hint: rm {path} && ownweights lock" in err
+    path.unlink()
+    assert run("lock")[0] == 0
+    assert run("drift")[0] == 0

@@ -15,6 +15,7 @@ import pytest
 from deploy import catalog, cli, output, paths
 from deploy.commands.planned import COLUMNS
 from deploy.engine import Figures
+from deploy.hardware import detection
 from deploy.measured import store
 from deploy.weights import pace
 from tests import hubserver, tiny
@@ -119,11 +120,13 @@ def test_what_is_locked_needs_no_network(
     asked = len(hub.requests)
     assert asked > 0
     code, out, err = run(capsys, "plan")
+    # Free memory, which is told below, is another one at every run.
+    decision = out.splitlines()[:2]
     assert (code, err, len(hub.requests)) == (0, "", asked)
-    monkeypatch.setenv("HF_ENDPOINT", NOWHERE)
-    assert run(capsys, "plan")[:2] == (code, out)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert run(capsys, "plan")[:2] == (code, out)
+    for name, value in (("HF_ENDPOINT", NOWHERE), ("HF_HUB_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+        code, out, err = run(capsys, "plan")
+        assert (code, err, out.splitlines()[:2]) == (0, "", decision)
 
 
 def test_what_is_locked_is_planned_without_what_is_slow_to_load(
@@ -292,6 +295,9 @@ WRONG = {
     "unknown option": (["--modle", "chat"], "No such option '--modle'", "plan --help"),
     "an argument": (["chat"], "unexpected extra argument", "plan --help"),
     "the past of one model": (["--history", "--model", "chat"], "--history goes with --json only", "plan --history"),
+    "to forget a what-if": (["--forget", "--context", "9"], "--forget goes with --model only", "plan --forget"),
+    "to forget another box": (["--forget", "--hardware", str(VM)], "--forget goes with --model only", "plan --forget"),
+    "to forget what is shown": (["--forget", "--history"], "--forget goes with --model only", "plan --forget"),
 }
 
 
@@ -378,6 +384,22 @@ def test_history_shows_the_error_of_every_prediction(folder: Path, capsys: pytes
     rows = document(capsys, "--history")[1]
     assert [row["at"] for row in rows] == [180, 120, 60]
     assert rows[0]["corrected_tokens"] == 1024
+
+
+@pytest.mark.parametrize(("args", "left"), [(["--model", "chat"], ["code", "far"]), ([], ["far"])])
+def test_what_was_measured_on_this_box_can_be_forgotten(
+    folder: Path, capsys: pytest.CaptureFixture[str], args: list[str], left: list[str]
+) -> None:
+    here = detection.detect(paths.hub_cache()).fingerprint
+    for model, hardware in (("chat", here), ("code", here), ("chat", here), ("far", "elsewhere")):
+        store.add(start(model=model, hardware=hardware))
+    code, out, _ = run(capsys, "plan", "--forget", *args)
+    assert code == 0
+    assert out.splitlines()[0] == "forgotten: 2 starts of chat (gguf/Q4_K_M) on llamacpp 1.0"
+    assert [entry.model for entry in store.read().entries] == left
+    code, out, err = run(capsys, "plan", "--forget", *args)
+    assert (code, out) == (0, "")
+    assert err.startswith("nothing to forget")
 
 
 def test_history_that_is_damaged_is_shown_as_far_as_it_goes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,14 +90,14 @@ def test_a_source_that_all_terms_share_is_said_once(tmp_path: Path, capsys: pyte
 
 def test_a_cache_that_requests_share_is_promised_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = model(tmp_path)
-    assert one(shown(capsys, plan), "promise") == "2 requests at once, up to 64 tokens each"
+    assert one(shown(capsys, plan), "promise") == "2 requests at once, up to 4096 tokens each"
     scarce = msgspec.structs.replace(plan, kv_tokens=100)
-    assert one(shown(capsys, scarce), "promise") == "2 requests at once, up to 64 tokens each, 100 together"
+    assert one(shown(capsys, scarce), "promise") == "2 requests at once, up to 4096 tokens each, 100 together"
     copies = msgspec.structs.replace(plan.settings, slots=8, split=Split(data=2))
     doubled = msgspec.structs.replace(scarce, settings=copies)
-    assert one(shown(capsys, doubled), "promise") == "8 requests at once, up to 64 tokens each, 200 together"
+    assert one(shown(capsys, doubled), "promise") == "8 requests at once, up to 4096 tokens each, 200 together"
     single = msgspec.structs.replace(plan, settings=msgspec.structs.replace(plan.settings, slots=1))
-    assert one(shown(capsys, single), "promise") == "1 request at once, up to 64 tokens each"
+    assert one(shown(capsys, single), "promise") == "1 request at once, up to 4096 tokens each"
 
 
 @pytest.mark.parametrize(("tokens_per_s", "words"), [(41.7, "42 tokens/s"), (0.94, "0.9 tokens/s")])

@@ -79,6 +79,9 @@ def test_what_the_lock_does_not_know_is_refused_with_what_it_knows(
     assert code == 1
     assert "no variant `gguf/Q2_K` of `chat` in the lock" in err
     assert "locked: gguf/F16, gguf/Q8_0" in err
+    code, _, err = run(capsys, "--variant", "chat=gguf/F16")
+    assert code == 1
+    assert "`chat=gguf/F16` is not format/precision, for example safetensors/fp8" in err
     code, _, err = run(capsys, "chatt", "--variant", "gguf/F16")
     assert code == 1
     assert "no model `chatt`" in err

@@ -70,7 +70,7 @@ def test_every_recorded_box_is_printed_as_it_was_recorded(capsys: pytest.Capture
 def test_a_record_is_of_this_box_and_says_on_stderr_where_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target = tmp_path / "new" / "box.json"
+    target = tmp_path / "box.json"
     code, out, err = run(capsys, "--json", "--record", str(target))
     assert (code, err) == (0, f"recorded in `{target}`, without serial ids and processes\n")
     recorded = json.loads(target.read_text())
@@ -104,6 +104,27 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureF
     assert "not a file that can be replaced" in err
     assert pipe.is_fifo()
     assert run(capsys, "--record", str(tmp_path))[0] == 1
+
+
+def test_a_folder_that_is_missing_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "--record", str(tmp_path / "a folder" / "box.json"))
+    assert code == 1
+    assert err.endswith(f"hint: mkdir -p '{tmp_path / 'a folder'}'\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_stays_and_what_it_points_at_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "kept").mkdir()
+    link, there = tmp_path / "box.json", tmp_path / "kept" / "real.json"
+    link.symlink_to("kept/real.json")
+    for _ in ("a link to nothing yet", "a link to a file"):
+        assert run(capsys, "--record", str(link))[0] == 0
+        assert link.is_symlink()
+        assert detection.load(there).cpu.architecture
+    loop = tmp_path / "loop.json"
+    loop.symlink_to("loop.json")
+    assert run(capsys, "--record", str(loop))[0] == 1
+    assert loop.is_symlink()
 
 
 def test_what_steers_a_terminal_is_printed_as_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

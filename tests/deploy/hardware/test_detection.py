@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from datetime import date
 from pathlib import Path
 
 import psutil
 import pytest
 
+from deploy.decoding import Undecodable
 from deploy.errors import ConfigError
-from deploy.hardware import Hardware, detection, record
+from deploy.hardware import Hardware, detection, record, stream
 from tests.deploy.hardware import stub
 from tests.deploy.hardware.stub import FREE, StubNvml, tree
 
@@ -165,6 +167,53 @@ WRONG = {
         box('"gpus": [{"index": 0, "compute_capability": "sm_90"}]'),
         "`gpus[0].compute_capability` is 'sm_90', not like '9.0'",
     ),
+    "digits of another script": (
+        box(r'"gpus": [{"index": 0, "compute_capability": "\u0669.\u0660"}]'),
+        "not like '9.0'",
+    ),
+    "no bandwidth": (box(memory='"bandwidth_bytes_per_s": 0'), "`memory.bandwidth_bytes_per_s` is 0, not from"),
+    "next to no bandwidth": (box(memory='"bandwidth_bytes_per_s": 1e-300'), "is 1e-300, not from 1e+07"),
+    "boundless bandwidth": (box(memory='"bandwidth_bytes_per_s": 1e308'), "is 1e+308, not from"),
+    "cores without end": (box(cpu='"physical_cores": 65537'), "`cpu.physical_cores` is 65537, more than 65536"),
+    "a quota without end": (box(cpu='"quota_cores": 1e308'), "`cpu.quota_cores` is 1e+308, more than 65536"),
+    "more physical than logical cores": (
+        box(cpu='"physical_cores": 3, "logical_cores": 2'),
+        "`cpu.physical_cores` must not be more than `cpu.logical_cores`: 3 > 2",
+    ),
+    "more allowed cores than there are": (
+        box(cpu='"affinity_cores": 3, "logical_cores": 2'),
+        "`cpu.affinity_cores` must not be more than `cpu.logical_cores`: 3 > 2",
+    ),
+    "another machine": (
+        '{"platform": "linux-x86_64", "cpu": {"architecture": "aarch64"}, "memory": {}}',
+        "`platform` is 'linux-x86_64', and `cpu.architecture` is 'aarch64'",
+    ),
+    "too many gpus": (
+        box('"gpus": [' + ", ".join(f'{{"index": {index}}}' for index in range(257)) + "]"),
+        "`gpus` has 257 entries, more than 256",
+    ),
+    "a slice of itself": (
+        box('"gpus": [{"index": 0, "mig": true, "slice_of": 0}]'),
+        "`gpus[0].slice_of` is 0, and that is no whole GPU with `mig`",
+    ),
+    "a slice of what is not split": (
+        box('"gpus": [{"index": 0}, {"index": 1, "slice_of": 0}]'),
+        "`gpus[1].slice_of` is 0, and that is no whole GPU with `mig`",
+    ),
+    "a slice that is split": (
+        box('"gpus": [{"index": 0, "mig": true}, {"index": 1, "mig": true, "slice_of": 0}]'),
+        "`gpus[1].mig` must not be true for a slice",
+    ),
+    "two links of a pair": (
+        box('"gpus": [{"index": 0}, {"index": 1}], "links": [{"first": 0, "second": 1}, {"first": 1, "second": 0}]'),
+        "`links[1]` is of GPUs 1 and 0 a second time",
+    ),
+    "more free and used than there is": (
+        box(GPU + ', "now": {"gpus": [{"index": 0, "memory_free_bytes": 6, "memory_used_bytes": 6}]}'),
+        "are together more than the GPU has: 12 > 10",
+    ),
+    "a key twice": (box('"platform": "y"'), "the key 'platform' stands twice in one table"),
+    "a key twice, deep": (box(memory='"total_bytes": 1, "total_bytes": 2'), "the key 'total_bytes' stands twice"),
 }
 
 
@@ -212,3 +261,49 @@ def test_a_record_that_is_not_there(tmp_path: Path) -> None:
         detection.load(tmp_path / "box.json")
     with pytest.raises(ConfigError, match="directory"):
         detection.load(tmp_path)
+
+
+def test_a_mark_of_utf_8_is_passed_over_and_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "box.json"
+    path.write_text(box(), encoding="utf-8-sig")
+    assert detection.load(path).platform == "x"
+    for encoding, name in (("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("utf-32", "UTF-32")):
+        path.write_text(box(), encoding=encoding)
+        with pytest.raises(ConfigError, match=f"text in {name}") as caught:
+            detection.load(path)
+        assert (caught.value.hint or "").startswith(f"iconv -f {name} -t UTF-8 ")
+
+
+def test_what_has_no_end_is_not_read_to_it(tmp_path: Path) -> None:
+    sparse = tmp_path / "sparse.json"
+    with sparse.open("wb") as file:
+        file.truncate(20 * 10**9)
+    for path in (sparse, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="larger than 16 MiB"):
+            detection.load(path)
+
+
+def test_a_pipe_of_another_command_is_read() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, box().encode())
+    os.close(writer)
+    try:
+        assert detection.load(Path(f"/dev/fd/{reader}")).platform == "x"
+    finally:
+        os.close(reader)
+
+
+def test_a_fifo_is_read_when_its_writer_comes(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # A shell waits in its redirection until somebody reads.
+    with subprocess.Popen(["sh", "-c", f"printf '%s' '{box()}' > '{fifo}'"]):
+        assert detection.load(fifo).platform == "x"
+
+
+def test_a_fifo_that_nobody_writes_to_is_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(Undecodable, match="nothing was written to it"):
+        stream.read(fifo, patience_s=0.01)
+    assert capsys.readouterr().err == f"waiting for what is written to `{fifo}`\n"

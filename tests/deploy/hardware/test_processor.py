@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.hardware import Cpu, processor
@@ -99,3 +100,9 @@ def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
     found = processor.cpu(tmp_path, None)
     assert (found.model, found.isa, found.numa_nodes, found.sockets, found.quota_cores) == (None, (), None, None, None)
     assert found.physical_cores == processor.psutil.cpu_count(logical=False)
+
+
+def test_there_are_as_many_logical_cores_as_may_be_run_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 0)
+    found = cpu(tmp_path)
+    assert found.logical_cores == found.affinity_cores == len(os.sched_getaffinity(0))

@@ -75,7 +75,7 @@ def start(at: int = 0, *, predicted: Figures | None = None, **fields: Any) -> En
 
 def planned(folder: Path, model: str, command: Command) -> ModelPlan:
     """One model as a plan has it, with all of its files in ``folder``."""
-    settings = Settings(context_tokens=64, slots=2, threads=1)
+    settings = Settings(context_tokens=4096, slots=2, threads=1)
     return ModelPlan(
         model=model,
         aliases=(f"{model}-alias",),
@@ -88,7 +88,7 @@ def planned(folder: Path, model: str, command: Command) -> ModelPlan:
         revision="0123456789ab",
         weights_bytes=1,
         settings=settings,
-        kv_tokens=130,
+        kv_tokens=8192,
         memory=(
             term("weights", 700),
             term("buffers", 300),

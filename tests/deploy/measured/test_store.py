@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from deploy.engine import Figures
 from deploy.errors import UserError
-from deploy.measured import Entry, Known, store
+from deploy.measured import Entry, Known, bounds, store
 from tests.deploy.measured.starts import start
 
 WRITER = """\
@@ -93,12 +94,19 @@ def test_a_writer_killed_in_the_middle_loses_nothing_that_it_had_told() -> None:
     assert store.read().entries[-1].engine == "next"
 
 
+def encoded(**fields: Any) -> bytes:
+    return msgspec.json.encode(start(2, **fields))
+
+
 DAMAGES = {
     "torn": lambda data: data[:-40],
     "no text": lambda data: data + b"\xff\xfe\x00\n",
     "another shape": lambda data: data + b'{"at": "yesterday"}\n',
     "no date": lambda data: data + msgspec.json.encode(start(10**15)) + b"\n",
     "no object": lambda data: data + b"[[[[[[\n",
+    "no number of a box": lambda data: data + encoded(peak_bytes=-1) + b"\n",
+    "no context": lambda data: data + encoded(context_tokens=0) + b"\n",
+    "words for a terminal": lambda data: data + encoded(model="\x1b[2J") + b"\n",
 }
 
 
@@ -159,3 +167,57 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
 def test_an_entry_survives_the_way_through_the_file() -> None:
     entry = start(1, predicted=Figures(kv_tokens=1, peak_bytes=2), load_s=0.1, kv_bytes=3)
     assert msgspec.json.decode(msgspec.json.encode(entry), type=Entry) == entry
+
+
+@pytest.fixture(params=["pipe", "device", "folder", "large"])
+def obstacle(request: pytest.FixtureRequest) -> str:
+    """What is in the file's place, and what a reader says of it."""
+    store.file().parent.mkdir(parents=True)
+    if request.param == "pipe":
+        os.mkfifo(store.file())
+    elif request.param == "device":
+        store.file().symlink_to("/dev/zero")
+    elif request.param == "folder":
+        store.file().mkdir()
+    else:
+        with store.file().open("wb") as file:
+            file.truncate(store.MOST_BYTES + 1)
+    return str(request.param)
+
+
+def test_whatever_is_in_its_place_is_a_warning_and_no_hang(obstacle: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert store.read() == Known()
+    assert capsys.readouterr().err.startswith("warning: earlier measurements cannot be read: ")
+    if obstacle == "large":
+        store.add(start(1))
+        assert store.read().entries == (start(1),)
+        assert store.file().with_name("measured.jsonl.damaged").stat().st_size == store.MOST_BYTES + 1
+    else:
+        with pytest.raises(UserError, match="in the way"):
+            store.add(start(1))
+
+
+def test_of_more_lines_than_are_kept_the_newest_are_read() -> None:
+    store.file().parent.mkdir(parents=True)
+    store.file().write_bytes(msgspec.json.Encoder().encode_lines([start(at) for at in range(5 * store.KEPT)]))
+    assert [entry.at for entry in store.read().entries] == list(range(4 * store.KEPT, 5 * store.KEPT))
+
+
+def test_what_is_told_of_an_engine_is_kept_as_far_as_it_can_be() -> None:
+    store.add(start(1, correction="\x1b[31mtoo\nlong" + "x" * 1000, peak_bytes=1 << 63, load_s=1e308, kv_tokens=5))
+    store.amend(lambda entry: entry.at == 1, lambda seen: msgspec.structs.replace(seen, tokens_per_s=-5.0))
+    (entry,) = store.read().entries
+    assert entry.correction == ("[31mtoolong" + "x" * 1000)[: bounds.CHARACTERS]
+    assert entry.measured == Figures(kv_tokens=5)
+
+
+def test_what_is_forgotten_is_gone_and_nothing_else() -> None:
+    for at, model in enumerate(("chat", "code", "chat")):
+        store.add(start(at, model=model))
+    store.forget(lambda entry: entry.model == "chat")
+    assert [entry.at for entry in store.read().entries] == [1]
+
+
+def test_forgetting_nothing_makes_no_file() -> None:
+    store.forget(lambda _entry: True)
+    assert not store.file().exists()

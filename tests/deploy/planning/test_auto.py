@@ -326,7 +326,7 @@ class TestVariants:
         with pytest.raises(PlanError) as caught:
             pick(box(gpus=(gpu(),)), rows=(row,))
         (line,) = caught.value.message.splitlines()[1:]
-        assert re.search(r"needs .* on each of 1 GPU, and 73\.6 GB can be taken → 2 GPUs with 80\.0 GB free", line)
+        assert re.search(r"needs .* on each of 1 GPU, and 73\.6 GB can be taken → 4 GPUs with 80\.0 GB free", line)
 
     def test_the_preferred_engine_comes_before_more_bits(self) -> None:
         """As in the plan: vLLM would run bf16 on this CPU too; 0.49 GB at 40 GB/s are 81 tokens/s."""

@@ -13,7 +13,7 @@ from deploy.hardware import Hardware
 from deploy.lockfile import Variant
 from deploy.measured import NOTHING, Known
 from deploy.plan import Rejection
-from deploy.planning.choice import Choice, Chooser, telling
+from deploy.planning.choice import LIFTED, Choice, Chooser, telling
 from deploy.planning.room import RAM
 from deploy.planning.way import Way
 from tests.deploy.boxes import (
@@ -131,6 +131,8 @@ class TestPreferred:
         assert "Q4_K_M (1.0 GB) is the variant that auto weighed" in chosen(choice).because
         larger = next(entry for entry in choice.rejected if entry.what == "llamacpp on cpu, gguf/Q8_0")
         assert larger.change == 'precision = "Q8_0" for this model'
+        assert "auto weighed" in larger.reason
+        assert "keeps more" not in larger.reason
 
     def test_a_precision_that_is_wished_for_comes_first(self) -> None:
         assert key(choose(Q4, Q8, preferred=Q4.key, text='precision = "Q8_0"'))[-1] == Q8.key
@@ -275,7 +277,9 @@ class TestCorrected:
     def test_the_named_context_is_taken_and_said(self) -> None:
         way = chosen(choose(BF16, hardware=self.HARDWARE, known=self.known(20000)))
         assert way.settings.context_tokens == 20000
-        assert way.limits == ("a context of 20000 tokens: 32768 did not start (estimated maximum model length)",)
+        assert way.limits == (
+            "a context of 20000 tokens: 32768 did not start (estimated maximum model length); " + LIFTED,
+        )
 
     def test_the_users_own_context_is_not_lowered(self) -> None:
         way = chosen(choose(BF16, hardware=self.HARDWARE, known=self.known(20000), text="context = 32768"))
@@ -315,7 +319,7 @@ class TestCorrected:
         way = chosen(choose(wide, hardware=self.HARDWARE, known=known))
         assert way.settings.context_tokens == 100_000
         assert way.limits == ()
-        assert "a context of 100000 tokens: 131072 did not start (too long)" in way.because
+        assert "a context of 100000 tokens: 131072 did not start (too long); " + LIFTED in way.because
 
 
 def test_reasons_come_with_engine_first() -> None:

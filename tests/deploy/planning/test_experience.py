@@ -30,6 +30,7 @@ def test_a_peak_above_the_prediction_is_a_line_of_its_own() -> None:
     (line,) = experience.terms(CHAT, LLAMACPP, SETTINGS, BOX, higher)
     assert (line.name, line.bytes, line.provenance) == ("measured difference", 5, "measured")
     assert "2026-09-21" in line.formula
+    assert "ownweights plan --forget" in line.source
 
 
 @pytest.mark.parametrize("peak", [GB, GB - 1, 0])

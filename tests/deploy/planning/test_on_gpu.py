@@ -347,7 +347,7 @@ class TestRefused:
 
 def test_more_than_was_predicted_is_counted_and_less_is_not() -> None:
     chosen, hardware = model(), cards(1)
-    more = seen(chosen, VLLM_GPU, hardware, predicted=Figures(peak_bytes=GB), peak_bytes=3 * GB)
+    more = seen(chosen, VLLM_GPU, hardware, predicted=Figures(peak_bytes=3 * GB), peak_bytes=5 * GB)
     found = way(chosen, hardware, known=more)
     assert found.memory[-1].bytes == 2 * GB
     assert found.settings.kv_cache_bytes == 73_600_000_000 - 16 * GB - ENGINE_BYTES - 2 * GB

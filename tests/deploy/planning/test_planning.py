@@ -121,9 +121,9 @@ class TestOneModel:
         assert missing.hint == "llamacpp on cpu, gguf/Q4_K_M: 1.3 GB of free RAM, or a smaller model"
         assert len(missing.rejected) == 6
 
-    def test_without_numbers_the_hint_is_a_command(self) -> None:
+    def test_without_numbers_the_hint_is_what_the_engine_asks_for(self) -> None:
         (missing,) = plan("", lock(BF16), box(), (OLD,)).unplanned
-        assert missing.hint.startswith("ownweights hardware")
+        assert missing.hint == "vllm on gpu, safetensors/bf16: a newer driver"
 
     def test_sizes_that_nobody_has_counted_yet_are_the_catalogues(self) -> None:
         """The rest of the table is as it would be of locked files."""
@@ -165,7 +165,9 @@ class TestFallingToTheCpu:
         (missing,) = made.unplanned
         assert not made.models
         assert "would fall to the CPU" in missing.reason
+        assert missing.hint.startswith("vllm on gpu, safetensors/bf16: a newer driver")
         assert '[engines] gpu = "none"' in missing.hint
+        assert "RAM" not in missing.hint
         assert "the driver is too old" in [entry.reason for entry in missing.rejected]
 
     def test_is_accepted_by_a_word(self) -> None:

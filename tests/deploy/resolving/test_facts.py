@@ -73,6 +73,7 @@ def test_a_multimodal_model_keeps_its_dimensions_one_level_down():
         ({"dtype": "float16"}, "fp16"),
         ({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}, "fp8"),
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, "int4"),
+        ({"quantization_config": {"quant_method": "awq", "bits": 33}}, "awq"),
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors"),
         ({"quantization_config": {"quant_method": "x y\n"}}, "bf16"),
         ({"torch_dtype": None}, "unknown"),
@@ -83,6 +84,14 @@ def test_precision(change, precision):
     assert described(QWEN3 | change).precision == precision
 
 
+@pytest.mark.parametrize("windowed", [False, True])
+def test_a_cache_that_no_model_has_is_not_known(windowed):
+    huge = {"num_hidden_layers": 1 << 20, "num_key_value_heads": 1 << 10, "head_dim": 1 << 10}
+    window = {"architectures": ["MistralForCausalLM"], "sliding_window": 4096} if windowed else {}
+    assert described(QWEN3 | window).facts.cache is not None
+    assert described(QWEN3 | window | huge).facts.cache is None
+
+
 @pytest.mark.parametrize(
     ("groups", "precision"),
     [
@@ -90,6 +99,7 @@ def test_precision(change, precision):
         ([{"num_bits": 8, "type": "float"}], "fp8"),
         ([{"num_bits": 4, "type": "int"}, {"num_bits": 8, "type": "float"}], "compressed-tensors"),
         ([{"num_bits": "4", "type": "int"}], "compressed-tensors"),
+        ([{"num_bits": 1 << 40, "type": "int"}], "compressed-tensors"),
         ([None], "compressed-tensors"),
         ([], "compressed-tensors"),
     ],

@@ -14,7 +14,7 @@ from deploy.lockfile import Licence, Passed, Place
 from deploy.resolving import listed, locking, resolution
 from deploy.resolving.locking import Chosen
 from deploy.resolving.resolution import Request
-from tests import hubserver, tiny
+from tests import hubserver, rows, tiny
 from tests.deploy.boxes import StubEngine
 from tests.hubserver import Repo
 
@@ -86,7 +86,10 @@ def checkpoint(folder, repo="org/tiny", commit="a" * 40, **files):
     """A repository of a real Hugging Face folder, with what such repositories also hold."""
     contents = {path.name: path.read_bytes() for path in folder.iterdir()}
     others = {"README.md": b"# Tiny", "pytorch_model.bin": b"pickle", "modeling_x.py": b"import os", "LICENSE": b"MIT"}
-    return Repo(repo, commit, contents | others | files)
+    contents |= others | files
+    if (row := rows.find(repo)) and "config.json" not in files:
+        contents["config.json"] = rows.config(row, contents["config.json"])
+    return Repo(repo, commit, contents)
 
 
 def sha256(content):
@@ -145,7 +148,7 @@ def test_a_row_is_locked_in_both_formats_where_the_hub_answers(tmp_path, serve, 
     assert (facts.parameters, facts.vllm_args) == (row.facts().parameters, row.facts().vllm_args)
     # Of the checkpoint that is there, not of the row.
     assert facts.context == tiny.WINDOW
-    assert facts.kv_bytes_per_token == tiny.LAYERS * tiny.KV_HEADS * 2 * tiny.HEAD * 2
+    assert facts.kv_bytes_per_token == row.facts().kv_bytes_per_token
     # Of the weights their header alone.
     weights = [asked for asked in server.requests if asked.path.endswith((".gguf", ".safetensors"))]
     assert [(asked.path.rpartition("/")[2], asked.range) for asked in weights] == [
@@ -223,7 +226,8 @@ class TestAllOfARow:
         return catalog.find("qwen3-8b")
 
     def quantized(self, folder, repo, **method):
-        config = json.loads((folder / "config.json").read_bytes()) | {"quantization_config": method}
+        own = rows.config(catalog.find("qwen3-8b"), (folder / "config.json").read_bytes())
+        config = json.loads(own) | {"quantization_config": method}
         return checkpoint(folder, repo, "c" * 40, **{"config.json": json.dumps(config).encode()})
 
     def served(self, folder, row):
@@ -233,6 +237,10 @@ class TestAllOfARow:
             self.quantized(folder, fp8.hf_repo, quant_method="fp8"),
             self.quantized(folder, awq.hf_repo, quant_method="awq", bits=4),
         )
+
+    @pytest.fixture(name="served")
+    def _served(self, folder, row):
+        return self.served(folder, row)
 
     def of(self, tmp_path, row, **changes):
         request = Request(wish=ModelWish(name="chat"), base=tmp_path)
@@ -312,9 +320,72 @@ class TestAllOfARow:
     def test_a_gguf_without_a_file_name_is_found_by_its_precision(self, tmp_path, serve, row, gguf):
         serve(Repo("org/many", "a" * 40, {"m-UD-Q4_K_XL.gguf": gguf, "m-Q8_0.gguf": gguf}))
         known = catalog.Gguf(hf_repo="org/many", precision="Q4_K_XL", source="s")
-        assert [file.path for file in self.of(tmp_path, row, gguf=(known,))["gguf/Q4_K_XL"].files] == [
-            "m-UD-Q4_K_XL.gguf"
-        ]
+        one = self.of(tmp_path, row, gguf=(known,), kv=None, shape=None)["gguf/Q4_K_XL"]
+        assert [file.path for file in one.files] == ["m-UD-Q4_K_XL.gguf"]
+        with pytest.raises(LockError, match="has layers 2, the model has 36: it is another model"):
+            self.of(tmp_path, row, gguf=(known,))
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            ({"num_hidden_layers": 77}, "has layers 77, the model has 36"),
+            ({"hidden_size": 64}, "has hidden width 64, the model has 4096"),
+            ({"num_key_value_heads": 2}, "has KV heads 2, the model has 8"),
+            ({"architectures": ["LlamaForCausalLM"]}, "is a LlamaForCausalLM, not a Qwen3ForCausalLM"),
+        ],
+    )
+    def test_another_model_under_a_variants_name_is_left_out(self, tmp_path, serve, served, capsys, case):
+        (native, fp8, awq), (other, said) = served, case
+        fp8.files["config.json"] = json.dumps(json.loads(fp8.files["config.json"]) | other).encode()
+        serve(native, fp8, awq)
+        assert set(variants(wish("qwen3-8b"), tmp_path)) == {"gguf/Q4_K_M", "safetensors/bf16", "safetensors/int4"}
+        assert f"without safetensors/fp8: `Qwen/Qwen3-8B-FP8` {said}" in capsys.readouterr().err
+
+    def test_where_the_row_has_no_dimensions_the_other_variants_say_them(self, tmp_path, serve, folder, row):
+        native, fp8, awq = self.served(folder, row)
+        fp8.files["config.json"] = json.dumps(json.loads(fp8.files["config.json"]) | {"hidden_size": 64}).encode()
+        serve(native, fp8, awq)
+        found = self.of(tmp_path, row, kv=None, shape=None, gguf=())
+        assert set(found) == {"safetensors/bf16", "safetensors/int4"}
+
+    def test_a_quantized_class_and_its_blocks_may_have_other_names(self, tmp_path, serve, folder, row):
+        native, fp8, awq = self.served(folder, row)
+        quantized = {
+            "architectures": ["Qwen3Fp8ForCausalLM"],
+            "quantization_config": {"quant_method": "fp8", "weight_block_size": [64, 64]},
+        }
+        fp8.files["config.json"] = json.dumps(json.loads(fp8.files["config.json"]) | quantized).encode()
+        serve(native, fp8, awq)
+        assert "safetensors/fp8" in self.of(tmp_path, row)
+
+    @pytest.mark.parametrize("failure", ["busy", "unreadable"])
+    def test_what_cannot_be_had_now_stays_as_it_was_locked(self, tmp_path, serve, served, capsys, failure):
+        server, wanted = serve(*served), wish("qwen3-8b")
+        first = lock(wanted, tmp_path)
+        if failure == "busy":
+            server.fault("*/Qwen3-8B-FP8/*", status=503, headers={"Retry-After": "0"})
+        else:
+            server.move(Repo(served[1].id, "d" * 40, served[1].files | {"config.json": b"[1"}))
+        again = lock(wanted, tmp_path, previous=first, upgrade=frozenset({"chat"}))
+        assert lockfile.write(again) == lockfile.write(first)
+        said = capsys.readouterr().err
+        assert "`chat` keeps what was locked of safetensors/fp8: " in said
+        assert "without" not in said
+        # To be compared with what is there now, it has to be known.
+        error = refused(lock, wanted, tmp_path, previous=first, upgrade=frozenset({"chat"}), comparing=True)
+        assert "safetensors/fp8: " in error.message
+
+    def test_what_is_really_gone_is_dropped_by_name(self, tmp_path, serve, folder, row, capsys):
+        server = serve(*self.served(folder, row))
+        first = lock(wish(row.id), tmp_path)
+        del server.revisions["Qwen/Qwen3-8B-FP8"]
+        error = refused(lock, wish(row.id), tmp_path, previous=first, at_locked=True)
+        assert "safetensors/fp8: `Qwen/Qwen3-8B-FP8` does not exist here" in error.message
+        assert error.hint == "ownweights lock --upgrade chat  # drops safetensors/fp8"
+        again = lock(wish(row.id), tmp_path, previous=first, upgrade=frozenset({"chat"}))
+        assert "safetensors/fp8" not in {one.key for one in again.models[0].variants}
+        said = capsys.readouterr().err
+        assert "warning: `chat`: safetensors/fp8 of `Qwen/Qwen3-8B-FP8` was locked, and is not any more" in said
 
     def test_a_row_that_does_not_know_its_type_is_locked_as_what_it_is(self, tmp_path, serve, folder):
         row = catalog.find("qwen3-coder-next")
