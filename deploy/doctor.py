@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from deploy import layout, lockfile, paths, planning, ports, prepare, project
-from deploy.checks import Context, Status, Verdict, box, clock, engines, fail, folders, gpu, hub, kernel, links, python
+from deploy.checks import Context, Status, Verdict, box, clock, engines, fail, folders, gpu, hub, limits, links, python
 from deploy.checks import project as chain
 from deploy.engine import Engine
 from deploy.errors import OwnweightsError, from_system
@@ -31,10 +31,10 @@ CHECKS: dict[str, Callable[[Context], Verdict]] = {
     "weights": chain.weights,
     "disk": chain.disk,
     "memory": box.memory,
-    "swap": kernel.swap,
-    "memory limit": kernel.memory_limit,
+    "swap": limits.swap,
+    "memory limit": limits.memory_limit,
     "cores": box.cores,
-    "cpu quota": kernel.cpu_quota,
+    "cpu quota": limits.cpu_quota,
     "port": box.port,
     "gpu": gpu.devices,
     "gpu driver": gpu.driver,
@@ -44,8 +44,8 @@ CHECKS: dict[str, Callable[[Context], Verdict]] = {
     "gpu pcie": links.pcie,
     "gpu peers": links.peers,
     "shared memory": links.shared_memory,
-    "open files": kernel.open_files,
-    "address space": kernel.address_space,
+    "open files": limits.open_files,
+    "address space": limits.address_space,
     "folders": folders.writable,
     "file locks": folders.locks,
     "key": folders.key,

@@ -11,9 +11,9 @@ from datetime import date
 from typing import Literal, TypeVar
 
 from deploy.catalog import recipe
-from deploy.catalog.dimensions import Kv, Widths
 from deploy.catalog.entry import Entry, Size
 from deploy.catalog.recipe import Generation, Vllm
+from deploy.catalog.widths import Kv, Widths
 from deploy.dimensions import Shape
 from deploy.lockfile import Facts, File, Place, Wheel
 

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from deploy import decoding, lines
-from deploy.catalog import checks
+from deploy.catalog import rules
 from deploy.catalog.rows import Family, Row
 from deploy.decoding import Undecodable
 from deploy.errors import ConfigError
@@ -27,7 +27,7 @@ def rows(folder: Path, today: date) -> dict[str, Row]:
         for number, row in enumerate(_family(path, text).model):
             if row.id in found:
                 raise _error(path, text, ("model", number, "id"), f"`{row.id}` is described twice")
-            for flaw in checks.flaws(row, today):
+            for flaw in rules.flaws(row, today):
                 at: Steps = ("model", number, *flaw.at)
                 raise _error(path, text, at, f"`{'.'.join(map(str, flaw.at))}` of `{row.id}` {flaw.rule}")
             found[row.id] = row

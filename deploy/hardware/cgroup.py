@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from deploy.hardware import kernel
+from deploy.hardware import sysfs
 
 UNLIMITED_BYTES = 1 << 62
 """Version 1 says "no limit" with the largest multiple of the page size below 2**63."""
@@ -58,13 +58,13 @@ def _relative(group: str, top: str) -> PurePosixPath:
 
 def _memberships(root: Path) -> dict[str, str]:
     """Controller → group; version 2 has one group for all, under the name ``""``."""
-    lines = (line.split(":", 2) for line in kernel.text(root / "proc/self/cgroup").splitlines())
+    lines = (line.split(":", 2) for line in sysfs.text(root / "proc/self/cgroup").splitlines())
     return {name: path for _, names, path in lines for name in names.split(",")}
 
 
 def _mounts(root: Path) -> Iterator[tuple[set[str], str, str]]:
     """Controllers, root group and mount point of each cgroup file system."""
-    for line in kernel.text(root / "proc/self/mountinfo").splitlines():
+    for line in sysfs.text(root / "proc/self/mountinfo").splitlines():
         mount, _, system = line.partition(" - ")
         kind, _, options = system.split(" ", 2)
         if kind in ("cgroup", "cgroup2"):
@@ -73,9 +73,9 @@ def _mounts(root: Path) -> Iterator[tuple[set[str], str, str]]:
 
 
 def _cpu_cores(group: Path) -> float | None:
-    words = kernel.text(group / "cpu.max").split()
+    words = sysfs.text(group / "cpu.max").split()
     if not words:
-        words = [kernel.text(group / "cpu.cfs_quota_us"), kernel.text(group / "cpu.cfs_period_us")]
+        words = [sysfs.text(group / "cpu.cfs_quota_us"), sysfs.text(group / "cpu.cfs_period_us")]
     # No quota is `max` in version 2 and -1 in version 1.
     return int(words[0]) / int(words[1]) if all(word.isdigit() for word in words) else None
 
@@ -84,17 +84,17 @@ def _memory(group: Path) -> tuple[int, int | None] | None:
     """Limit, and what is used of it without the page cache that the kernel drops first."""
     # Above memory.high the kernel stalls a group until it shrinks, and weights cannot shrink: a limit as well.
     names = ("memory.max", "memory.high", "memory.limit_in_bytes")
-    found = [limit for name in names if (limit := kernel.number(group / name)) is not None and limit < UNLIMITED_BYTES]
+    found = [limit for name in names if (limit := sysfs.number(group / name)) is not None and limit < UNLIMITED_BYTES]
     if not found:
         return None
-    used = kernel.number(group / "memory.current")
+    used = sysfs.number(group / "memory.current")
     if used is None:
-        used = kernel.number(group / "memory.usage_in_bytes")
+        used = sysfs.number(group / "memory.usage_in_bytes")
     return min(found), None if used is None else used - _inactive_file(group)
 
 
 def _inactive_file(group: Path) -> int:
     """Version 1 counts the groups below under ``total_``, version 2 always."""
-    lines = (line.split() for line in kernel.text(group / "memory.stat").splitlines())
+    lines = (line.split() for line in sysfs.text(group / "memory.stat").splitlines())
     stat = {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
     return stat.get("total_inactive_file", stat.get("inactive_file", 0))

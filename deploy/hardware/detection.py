@@ -18,12 +18,12 @@ from deploy.hardware import (
     Readings,
     cgroup,
     filesystem,
-    kernel,
     nvidia,
     pci,
     processor,
     record,
     stream,
+    sysfs,
 )
 
 CHOSEN = re.compile(r"\[(\w+)\]")
@@ -83,7 +83,7 @@ def load(path: Path) -> Hardware:
 
 def _swap(root: Path) -> tuple[int | None, int | None]:
     """Total and used bytes."""
-    kilobytes = {name: int(count) for name, count in MEMINFO.findall(kernel.text(root / "proc/meminfo"))}
+    kilobytes = {name: int(count) for name, count in MEMINFO.findall(sysfs.text(root / "proc/meminfo"))}
     total, free = kilobytes.get("SwapTotal"), kilobytes.get("SwapFree")
     if total is None:
         return None, None
@@ -91,5 +91,5 @@ def _swap(root: Path) -> tuple[int | None, int | None]:
 
 
 def _huge_pages(root: Path) -> str | None:
-    found = CHOSEN.search(kernel.text(root / "sys/kernel/mm/transparent_hugepage/enabled"))
+    found = CHOSEN.search(sysfs.text(root / "sys/kernel/mm/transparent_hugepage/enabled"))
     return found and found[1]

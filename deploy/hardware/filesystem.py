@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deploy import paths
-from deploy.hardware import Disk, kernel
+from deploy.hardware import Disk, sysfs
 
 OCTAL = re.compile(r"\\([0-7]{3})")
 """How mountinfo writes a blank in a path."""
@@ -45,7 +45,7 @@ def disk(folder: Path, root: Path) -> tuple[Disk, int | None]:
 
 def _mount(table: Path, place: Path) -> Mount | None:
     """What the path lies on: the deepest mount point above it, and of several on one point the last."""
-    mounts = map(_parse, kernel.text(table).splitlines())
+    mounts = map(_parse, sysfs.text(table).splitlines())
     above = [mount for mount in mounts if place.is_relative_to(mount.point)]
     return max(reversed(above), key=lambda mount: len(mount.point.parts), default=None)
 
@@ -64,7 +64,7 @@ def _rotational(mount: Mount, root: Path) -> bool | None:
         folder = entry.resolve()
         # A partition has no queue: its disk, the folder above, has.
         for whole in (folder, folder.parent):
-            flag = kernel.text(whole / "queue/rotational")
+            flag = sysfs.text(whole / "queue/rotational")
             if flag in ("0", "1"):
                 # A hypervisor's disk says 1 whatever lies below it.
                 return None if flag == "1" and VIRTUAL.fullmatch(whole.name) else flag == "1"

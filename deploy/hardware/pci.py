@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from deploy.hardware import Gpu, kernel
+from deploy.hardware import Gpu, sysfs
 
 Vendor = Literal["nvidia", "amd", "intel"]
 VENDORS: dict[str, Vendor] = {"0x10de": "nvidia", "0x1002": "amd", "0x8086": "intel"}
@@ -48,13 +48,13 @@ def gpus(root: Path) -> list[Device]:
     """Every GPU of the three makers, by address. NVIDIA's bridges and sound devices are none."""
     found = []
     for folder in sorted(root.glob("sys/bus/pci/devices/*")):
-        kind = kernel.text(folder / "class")[: len(DISPLAY)]
+        kind = sysfs.text(folder / "class")[: len(DISPLAY)]
         if kind not in (DISPLAY, ACCELERATOR):
             continue
-        code = kernel.text(folder / "vendor")
+        code = sysfs.text(folder / "vendor")
         vendor = VENDORS.get(code)
         if vendor is not None and (kind == DISPLAY or vendor == "amd"):
-            device = kernel.text(folder / "device")
+            device = sysfs.text(folder / "device")
             found.append(Device(vendor, folder.name, f"{code[2:]}:{device[2:]}", folder))
     return found
 
@@ -68,8 +68,8 @@ def named(devices: Sequence[Device], first: int) -> tuple[Gpu, ...]:
             vendor=device.vendor,
             name=_name(device),
             pci=device.address,
-            memory_total_bytes=kernel.number(device.folder / "mem_info_vram_total"),
-            numa_node=kernel.number(device.folder / "numa_node"),
+            memory_total_bytes=sysfs.number(device.folder / "mem_info_vram_total"),
+            numa_node=sysfs.number(device.folder / "numa_node"),
         )
         for index, device in enumerate(others, start=first)
     )
@@ -77,7 +77,7 @@ def named(devices: Sequence[Device], first: int) -> tuple[Gpu, ...]:
 
 def numa_node(root: Path, address: str) -> int | None:
     """The NUMA node that a device hangs on; None where the firmware does not say."""
-    return kernel.number(root / "sys/bus/pci/devices" / address / "numa_node")
+    return sysfs.number(root / "sys/bus/pci/devices" / address / "numa_node")
 
 
 def address(bus: str | bytes) -> str:
@@ -89,5 +89,5 @@ def address(bus: str | bytes) -> str:
 
 def _name(device: Device) -> str:
     """The board's own word where it has one, else the database's, else its numbers."""
-    product = kernel.text(device.folder / "product_name")
+    product = sysfs.text(device.folder / "product_name")
     return product or NAMES.get(device.id) or f"{WORDS[device.vendor]} GPU {device.id}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy.hardware import Cpu, kernel
+from deploy.hardware import Cpu, sysfs
 
 X86 = {"sse4_2", "avx", "avx2", "fma", "f16c", "bmi2", "avx_vnni"}
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16"}
@@ -58,8 +58,8 @@ def topology(root: Path, allowed: Iterable[int]) -> tuple[int | None, int | None
     """Physical cores and sockets among the ``allowed`` logical ones: two threads of one core are one core."""
     folders = [root / f"sys/devices/system/cpu/cpu{number}/topology" for number in allowed]
     # The second name is the first one's in kernels before 5.3.
-    siblings = {kernel.text(each / "core_cpus_list") or kernel.text(each / "thread_siblings_list") for each in folders}
-    sockets = {kernel.text(each / "physical_package_id") for each in folders}
+    siblings = {sysfs.text(each / "core_cpus_list") or sysfs.text(each / "thread_siblings_list") for each in folders}
+    sockets = {sysfs.text(each / "physical_package_id") for each in folders}
     unknown = {"", "-1"}
     return (
         len(siblings) if siblings and not siblings & unknown else None,
@@ -94,7 +94,7 @@ def _cpuinfo(path: Path) -> dict[str, str]:
 def _numa_nodes(path: Path) -> int | None:
     """Nodes with a CPU; nodes of memory alone (a GPU's, CXL) are not counted. The file reads like ``0-1,4``."""
     try:
-        spans = [span.split("-") for span in kernel.text(path).split(",")]
+        spans = [span.split("-") for span in sysfs.text(path).split(",")]
         return sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
     except ValueError:
         return None

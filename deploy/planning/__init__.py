@@ -17,8 +17,8 @@ from deploy.measured import NOTHING, Known
 from deploy.memory import Term
 from deploy.plan import Layout, ModelPlan, Plan, Rejection, Unplanned, short, slug
 from deploy.planning import contradiction, experience
+from deploy.planning.budget import Taken
 from deploy.planning.choice import Choice, Chooser, telling
-from deploy.planning.room import Taken
 from deploy.planning.way import Way
 
 WEIGHTS = ("weights", "experts")

@@ -13,10 +13,10 @@ from deploy.hardware import Gpu, Hardware
 from deploy.lockfile import Variant
 from deploy.measured import NOTHING, Known
 from deploy.plan import Rejection
-from deploy.planning import room
+from deploy.planning import budget
+from deploy.planning.budget import Taken
 from deploy.planning.on_cpu import OnCpu
 from deploy.planning.on_gpu import OnGpu
-from deploy.planning.room import Taken
 from deploy.planning.way import FEW_SLOTS, Wanted, Way
 
 LIFTED = "`ownweights plan --forget` drops what was measured here"
@@ -111,7 +111,7 @@ class Chooser(msgspec.Struct, frozen=True, kw_only=True):
             return refusal or self._corrected(sizing, wanted)
         if refusal is not None:
             return refusal
-        found = [self._on_group(engine, variant, gpus, wanted, taken) for gpus in room.groups(self.hardware) or ((),)]
+        found = [self._on_group(engine, variant, gpus, wanted, taken) for gpus in budget.groups(self.hardware) or ((),)]
         ways = [one for one in found if isinstance(one, Way)]
         # Of refusals one that says by numbers what would help.
         refusals = sorted(found, key=lambda one: isinstance(one, Refusal) and one.fix is None)

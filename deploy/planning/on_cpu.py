@@ -10,8 +10,8 @@ from deploy.hardware import Hardware
 from deploy.lockfile import Variant
 from deploy.measured import Known
 from deploy.memory import Term, total
-from deploy.planning import experience, room
-from deploy.planning.room import CPU_SHARE, RAM, Taken
+from deploy.planning import budget, experience
+from deploy.planning.budget import CPU_SHARE, RAM, Taken
 from deploy.planning.way import (
     MIN_CONTEXT_TOKENS,
     SLOTS,
@@ -62,7 +62,7 @@ class OnCpu(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _limit(self) -> int | None:
         """What can be taken; a part of it is left for a cache that nobody can compute."""
-        limit = room.of_ram(self.hardware, self.taken)
+        limit = budget.of_ram(self.hardware, self.taken)
         return limit if limit is None or self._cache_is_known else int(limit * (1 - UNKNOWN_CACHE_SHARE))
 
     def _at(self, context: int, slots: int) -> tuple[Settings, tuple[Term, ...]]:

@@ -18,8 +18,8 @@ from deploy.hardware import Gpu, GpuReading, Hardware
 from deploy.lockfile import Variant
 from deploy.measured import Known
 from deploy.memory import Term, total
-from deploy.planning import experience, room
-from deploy.planning.room import Taken
+from deploy.planning import budget, experience
+from deploy.planning.budget import Taken
 from deploy.planning.way import (
     CONTEXT_TOKENS,
     FEW_SLOTS,
@@ -66,9 +66,9 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
         return max((_first_fine(ways, count) for count in {way.settings.split.gpus for way in ways}), key=_rank)
 
     def _on(self, split: Split, wanted: Wanted) -> Way | None:
-        gpus = room.pick(self.gpus, split.gpus, self.hardware, self.taken)
-        share = room.share(gpus, self.hardware, self.taken)
-        limit = room.of_gpus(gpus, share, self.hardware)
+        gpus = budget.pick(self.gpus, split.gpus, self.hardware, self.taken)
+        share = budget.share(gpus, self.hardware, self.taken)
+        limit = budget.of_gpus(gpus, share, self.hardware)
         bare = Settings(
             context_tokens=0,
             slots=0,
@@ -161,7 +161,7 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
             variant=self.variant,
             settings=settings,
             memory=memory,
-            taken={gpu.index: room.held(kept, room.own_bytes(gpu, self.hardware)) for gpu in gpus},
+            taken={gpu.index: budget.held(kept, budget.own_bytes(gpu, self.hardware)) for gpu in gpus},
             room_bytes=limit,
             kv_tokens=tokens,
             wanted_tokens=target,
@@ -185,8 +185,8 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
             return Refusal(reason=f"it cannot be spread over {len(self.gpus)} of these", change="another variant")
         needs = [(self._least(split, wanted), split) for split in splits]
         need, split = min(needs, key=lambda pair: pair[0])
-        gpus = room.pick(self.gpus, split.gpus, self.hardware, self.taken)
-        limit = room.of_gpus(gpus, room.share(gpus, self.hardware, self.taken), self.hardware)
+        gpus = budget.pick(self.gpus, split.gpus, self.hardware, self.taken)
+        limit = budget.of_gpus(gpus, budget.share(gpus, self.hardware, self.taken), self.hardware)
         fix = self._fix(splits, wanted) or self._more_gpus(need, wanted) or self._more_memory(need, split, gpus)
         return Refusal(
             reason=f"needs {output.size(need)} on each of {_gpus(split.gpus)}, and {output.size(limit)} can be taken"
@@ -220,8 +220,8 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
     def _more_gpus(self, need: int, wanted: Wanted) -> Fix | None:
         """So many of the same kind, all free, where no free memory of those that are here would do."""
         first = self.gpus[0]
-        own = room.own_bytes(first, self.hardware)
-        if room.needed_of_gpu(own, need) <= own:
+        own = budget.own_bytes(first, self.hardware)
+        if budget.needed_of_gpu(own, need) <= own:
             return None
         for count in (count for count in MORE_GPUS if count > len(self.gpus)):
             gpus = tuple(msgspec.structs.replace(first, index=index) for index in range(count))
@@ -236,8 +236,8 @@ class OnGpu(msgspec.Struct, frozen=True, kw_only=True):
 
     def _more_memory(self, need: int, split: Split, gpus: tuple[Gpu, ...]) -> Fix:
         held = max(self.taken.get(gpu.index, 0) for gpu in gpus)
-        size = min(room.own_bytes(gpu, self.hardware) for gpu in gpus)
-        return Fix(memory_bytes=room.needed_of_gpu(size, need) + held, gpus=split.gpus)
+        size = min(budget.own_bytes(gpu, self.hardware) for gpu in gpus)
+        return Fix(memory_bytes=budget.needed_of_gpu(size, need) + held, gpus=split.gpus)
 
 
 def _first_fine(ways: list[Way], gpus: int) -> Way:

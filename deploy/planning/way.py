@@ -10,10 +10,11 @@ from deploy import output
 from deploy.config import ModelWish
 from deploy.engine import Engine, Settings
 from deploy.lockfile import Variant
+from deploy.measured import LEAST_TOKENS
 from deploy.memory import Term, total, weights_bytes
-from deploy.planning.room import Taken
+from deploy.planning.budget import Taken
 
-MIN_CONTEXT_TOKENS = 2048
+MIN_CONTEXT_TOKENS = LEAST_TOKENS
 """Below this a chat with a system prompt and one tool no longer fits: not a useful promise."""
 CONTEXT_TOKENS = {"cpu": 8192, "gpu": 32768}
 """That are wanted where models.toml does not say. A long prompt on a CPU takes minutes."""

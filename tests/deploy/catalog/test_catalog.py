@@ -8,9 +8,9 @@ from datetime import date
 import pytest
 
 from deploy import catalog
-from deploy.catalog import Row, checks
-from deploy.catalog.dimensions import MOST_PER_TOKEN
+from deploy.catalog import Row, rules
 from deploy.catalog.recipe import PLANNED, TRUST
+from deploy.catalog.widths import MOST_PER_TOKEN
 from deploy.errors import ConfigError
 from deploy.resolving import attention, facts
 from deploy.soundness import SHA1, SHA256
@@ -58,7 +58,7 @@ def test_ids_are_unique_and_every_family_is_there_in_full() -> None:
 
 @each_row
 def test_a_row_of_ours_breaks_no_rule(row: Row) -> None:
-    assert list(checks.flaws(row, date.today())) == []
+    assert list(rules.flaws(row, date.today())) == []
 
 
 @each_row

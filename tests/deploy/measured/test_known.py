@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from deploy.engine import Figures, Settings, Split
 from deploy.hardware import Gpu, GpuReading, Hardware, Readings
-from deploy.measured import LEAST_TOKENS, Entry, Known, free_bytes
-from deploy.planning.way import MIN_CONTEXT_TOKENS
+from deploy.measured import Entry, Known, free_bytes
 from tests.deploy.measured.starts import SETTINGS, box, engine, start, variant
 
 HERE = (variant(), engine(), box())
@@ -226,7 +225,3 @@ def test_on_gpus_the_fullest_of_those_that_are_given_counts() -> None:
     assert free_bytes(hardware, "gpu", (1, 2)) == 1000
     assert free_bytes(hardware, "gpu", ()) is None
     assert free_bytes(hardware, "cpu", (1, 2)) == 7
-
-
-def test_the_least_that_is_named_is_the_least_that_is_planned() -> None:
-    assert LEAST_TOKENS == MIN_CONTEXT_TOKENS

@@ -13,8 +13,8 @@ from deploy.hardware import Hardware
 from deploy.lockfile import Variant
 from deploy.measured import NOTHING, Known
 from deploy.plan import Rejection
+from deploy.planning.budget import RAM
 from deploy.planning.choice import LIFTED, Choice, Chooser, telling
-from deploy.planning.room import RAM
 from deploy.planning.way import Way
 from tests.deploy.boxes import (
     ENGINE_BYTES,

@@ -14,8 +14,8 @@ from deploy.hardware import Hardware
 from deploy.lockfile import Variant
 from deploy.measured import NOTHING, Known
 from deploy.memory import total
+from deploy.planning.budget import CPU_SHARE, RAM
 from deploy.planning.on_cpu import OnCpu
-from deploy.planning.room import CPU_SHARE, RAM
 from deploy.planning.way import Wanted, Way
 from tests.deploy.boxes import ENGINE_BYTES, GB, LLAMACPP, box, seen, variant
 

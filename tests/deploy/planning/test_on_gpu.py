@@ -15,8 +15,8 @@ from deploy.hardware import Gpu, Hardware, Link
 from deploy.lockfile import Variant
 from deploy.measured import NOTHING, Known
 from deploy.memory import Term, total
+from deploy.planning.budget import CONTEXT_BYTES, STEPS, Taken
 from deploy.planning.on_gpu import MEAN_TOKENS, OnGpu
-from deploy.planning.room import CONTEXT_BYTES, STEPS, Taken
 from deploy.planning.way import Wanted, Way
 from serving.engines.vllm import VllmGpu
 from tests.deploy.boxes import ENGINE_BYTES, GB, VLLM_GPU, Card, StubEngine, box, gpu, seen, variant

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.engine import Settings, Split
-from deploy.planning.room import RAM
+from deploy.planning.budget import RAM
 from deploy.planning.way import Wanted, Way, beside, halved, kept, shortfalls
 from tests.deploy.boxes import GB, VLLM_GPU, variant
 

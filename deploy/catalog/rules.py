@@ -8,9 +8,9 @@ from datetime import date
 
 from deploy import vocabulary
 from deploy.catalog import recipe
-from deploy.catalog.dimensions import MOST_PER_TOKEN, Kv
 from deploy.catalog.recipe import Generation
 from deploy.catalog.rows import UNITS, Gguf, Row
+from deploy.catalog.widths import MOST_PER_TOKEN, Kv
 from deploy.lines import Steps
 from deploy.soundness import LICENCE, PACKAGE, RELEASE, REPO, SHA1, SHA256, Flaw, is_safe
 

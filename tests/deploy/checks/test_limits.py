@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.checks import kernel
+from deploy.checks import limits
 from deploy.engine import Fix
 from deploy.hardware import Memory
 from deploy.plan import Rejection, Unplanned
@@ -16,7 +16,7 @@ from tests.deploy.checks.contexts import GB, box, context, model, plan
 
 
 @pytest.fixture
-def limits() -> Iterator[int]:
+def hard() -> Iterator[int]:
     """The hard limit of open files; the soft ones are put back."""
     kinds = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_DATA)
     before = {kind: resource.getrlimit(kind) for kind in kinds}
@@ -25,16 +25,16 @@ def limits() -> Iterator[int]:
         resource.setrlimit(kind, limit)
 
 
-def test_the_limit_of_open_files(limits: int) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits))
-    verdict = kernel.open_files(context())
+def test_the_limit_of_open_files(hard: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    verdict = limits.open_files(context())
     assert verdict.status == "warn"
     assert verdict.seen.startswith("at most 512 open files")
     assert (verdict.hint or "").startswith(("ulimit -n ", "sudo prlimit "))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits))
-    assert kernel.open_files(context()).status == "ok"
-    resource.setrlimit(resource.RLIMIT_NOFILE, (255, limits))
-    assert kernel.open_files(context()).status == "fail"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    assert limits.open_files(context()).status == "ok"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (255, hard))
+    assert limits.open_files(context()).status == "fail"
 
 
 ROOMY = 1 << 40
@@ -52,11 +52,11 @@ ROOMY = 1 << 40
         (GB, 2 * ROOMY, "fail"),
     ],
 )
-def test_the_limit_of_address_space(limits: int, kind: int, total: int | None, needs: int, status: str) -> None:
-    assert kernel.address_space(context(plan=plan(model(needs_bytes=10**15)))).status == "ok", "no limit"
+def test_the_limit_of_address_space(hard: int, kind: int, total: int | None, needs: int, status: str) -> None:
+    assert limits.address_space(context(plan=plan(model(needs_bytes=10**15)))).status == "ok", "no limit"
     resource.setrlimit(kind, (ROOMY, resource.getrlimit(kind)[1]))
     hardware = box(memory=Memory(total_bytes=total))
-    verdict = kernel.address_space(
+    verdict = limits.address_space(
         context(hardware=hardware, plan=plan(model(needs_bytes=GB), model(needs_bytes=needs)))
     )
     assert verdict.status == status
@@ -73,13 +73,13 @@ SWAP = Memory(total_bytes=16 * GB, swap_total_bytes=8 * GB)
     [(3 * GB, GB, "warn"), (3 * GB, 12 * GB, "ok"), (10_000_000, GB, "ok"), (None, GB, "skip"), (GB, None, "skip")],
 )
 def test_swap_matters_where_memory_is_short(used: int | None, free: int | None, status: str) -> None:
-    verdict = kernel.swap(context(hardware=box(memory=SWAP, swap_used_bytes=used, memory_available_bytes=free)))
+    verdict = limits.swap(context(hardware=box(memory=SWAP, swap_used_bytes=used, memory_available_bytes=free)))
     assert verdict.status == status
     assert (verdict.hint or "").startswith("sudo swapoff") is (status == "warn")
 
 
 def test_no_swap_is_in_order() -> None:
-    assert kernel.swap(context()).status == "ok"
+    assert limits.swap(context()).status == "ok"
 
 
 LIMITED = Memory(total_bytes=16 * GB, limit_bytes=4 * GB)
@@ -111,14 +111,14 @@ FEW_GPUS = Unplanned(
     ids=["over", "gpu", "below", "limited", "starved", "few-gpus", "unplanned"],
 )
 def test_the_control_groups_memory(decided: object, status: str) -> None:
-    verdict = kernel.memory_limit(context(hardware=box(memory=LIMITED), plan=decided))
+    verdict = limits.memory_limit(context(hardware=box(memory=LIMITED), plan=decided))
     assert verdict.status == status
     assert "4.0 GB of 16.0 GB memory allowed" in verdict.seen
     assert (verdict.hint or "").startswith("docker update --memory ") is (status in ("warn", "fail"))
 
 
 def test_without_a_limit_of_memory_nothing_is_cut() -> None:
-    assert kernel.memory_limit(context(plan=plan(model(needs_bytes=99 * GB)))).seen == "no limit of memory"
+    assert limits.memory_limit(context(plan=plan(model(needs_bytes=99 * GB)))).seen == "no limit of memory"
 
 
 def group(root: Path, membership: str, stat: str) -> Path:
@@ -146,7 +146,7 @@ def test_a_quota_that_is_used_up_now(tmp_path: Path, membership: str, stat: str,
         path.write_text(f"nr_periods 100\nnr_throttled {count}\nthrottled_time 1\n")
 
     write(20)
-    verdict = kernel.cpu_quota(context(hardware=box(quota_cores=1.5)), tmp_path, lambda _: write(20 + more))
+    verdict = limits.cpu_quota(context(hardware=box(quota_cores=1.5)), tmp_path, lambda _: write(20 + more))
     assert verdict.status == status
     assert verdict.seen.startswith("1.5 core(s) allowed")
     if status == "warn":
@@ -155,11 +155,11 @@ def test_a_quota_that_is_used_up_now(tmp_path: Path, membership: str, stat: str,
 
 
 def test_a_quota_of_less_than_one_core_and_none_at_all(tmp_path: Path) -> None:
-    assert kernel.cpu_quota(context(hardware=box(quota_cores=0.5)), tmp_path).status == "warn"
-    assert kernel.cpu_quota(context(), tmp_path).seen == "no quota of CPU time"
+    assert limits.cpu_quota(context(hardware=box(quota_cores=0.5)), tmp_path).status == "warn"
+    assert limits.cpu_quota(context(), tmp_path).seen == "no quota of CPU time"
 
 
 def test_a_quota_whose_use_cannot_be_read_is_said_to_be_unknown(tmp_path: Path) -> None:
-    verdict = kernel.cpu_quota(context(hardware=box(quota_cores=2.0)), tmp_path, lambda _: None)
+    verdict = limits.cpu_quota(context(hardware=box(quota_cores=2.0)), tmp_path, lambda _: None)
     assert verdict.status == "ok"
     assert "unknown" in verdict.seen
