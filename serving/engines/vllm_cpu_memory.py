@@ -17,8 +17,10 @@ from serving.engines import vllm_cache
 
 DEFAULT_CACHE_BYTES = 1 << 30
 """What the adapter asks for where the model's dimensions are not known: unasked, vLLM takes 0.92 of all RAM."""
-RUNTIME_BYTES = 1_740_000_000
-"""Python, torch and vLLM: 0.85 GB in the server, 0.87 GB in the engine, and a helper's 13 MB."""
+RUNTIME_BYTES = 1_840_000_000
+"""Python, torch and vLLM: 0.85 GB in the server, 0.87 GB in the engine, and a helper's 13 MB, where the environment was
+used before; a quarter of a GB more at the first start of one just installed, whose libraries the kernel maps in larger
+pieces. Between the two, nearer to the usual."""
 WORD_BYTES = 6200
 """The tokenizer in both processes: 1.29 GB against 0.85 in the server with 151,936 words instead of 300, as much more
 in the engine, and there 75 MB for the first JSON schema."""

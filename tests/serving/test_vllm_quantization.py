@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from serving.engines.vllm_quantization import METHODS, gone, pair, refuse, remark
+from serving.engines.vllm_quantization import METHODS, doubt, gone, pair, refuse, remark
 from tests.serving.engine_cases import QWEN3_8B, gpu, variant
 
 
@@ -93,3 +93,20 @@ def test_capabilities_are_compared_as_numbers() -> None:
     assert pair("10.0") > pair("9.0") > pair("8.9")  # type: ignore[operator]
     assert pair("12") == (12, 0)
     assert pair(None) is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "capability", "doubted"),
+    [
+        ("fp8", "7.5", True),
+        ("int4", "7.5", True),
+        ("fp16", "7.5", False),
+        ("fp8", "8.0", False),
+        ("bf16", "9.0", False),
+        ("fp8", None, False),
+    ],
+)
+def test_a_gpu_without_bfloat16_is_a_doubt_whatever_the_weights_are_kept_in(
+    precision: str, capability: str | None, doubted: bool
+) -> None:
+    assert (doubt(variant("safetensors", precision=precision), gpu(capability)) is not None) == doubted

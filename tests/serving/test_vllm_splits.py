@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from deploy.dimensions import Recurrent, Shape
 from deploy.engine import Split
-from deploy.lockfile import Variant
+from deploy.lockfile import Facts, File, Variant
 from serving.engines.vllm_splits import splits
 from tests.serving.engine_cases import (
     DEEPSEEK_R1,
@@ -137,7 +137,18 @@ def test_a_process_is_given_one_mig_slice_at_most() -> None:
 def test_a_model_of_unknown_shape_is_cut_by_powers_of_two_and_says_so() -> None:
     found = splits(UNKNOWN, linked(8), ())
     assert [plain(split) for split in found] == [(n, 1, 1, False) for n in (1, 2, 4, 8)]
-    assert all("not known" in split.because for split in found[1:])
+    assert all("not known" in split.doubt for split in found[1:])
+    assert not found[0].doubt
+
+
+def test_of_an_fp8_repository_that_nobody_has_read_the_usual_blocks_are_assumed() -> None:
+    """Qwen3-Coder-480B has experts of 2560: 2560 / 8 = 320 is no multiple of 128."""
+    shape = Shape(layers=62, hidden=6144, heads=96, vocabulary=151936, experts=160, expert_inner=2560)
+    unread = msgspec.structs.replace(QWEN3_235B_FP8, files=(), precision="fp8", facts=Facts(shape=shape))
+    read = msgspec.structs.replace(unread, files=(File(path="model.safetensors", size=1, sha256="a" * 64),))
+    whole = (8, 1, 1, False)
+    assert whole not in [plain(split) for split in splits(unread, linked(8), ())]
+    assert whole in [plain(split) for split in splits(read, linked(8), ())]
 
 
 def test_the_reason_names_the_arithmetic() -> None:
