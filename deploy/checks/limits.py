@@ -10,6 +10,7 @@ from pathlib import Path
 from deploy import memory, output
 from deploy.checks import Context, Verdict, fail, ok, skip, together, warn
 from deploy.checks.box import LOW_MEMORY_SHARE
+from deploy.hardware import sysfs
 from deploy.plan import Plan
 
 FILES = 1024
@@ -124,21 +125,14 @@ def _raise_quota(cores: float) -> str:
 
 def throttled_periods(root: Path = Path("/")) -> int | None:
     """In how many periods our own group was stopped so far (cpu.stat of cgroup version 2 or 1); None: not known."""
-    for line in _lines(root / "proc/self/cgroup"):
+    for line in sysfs.text(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
         mount = root / "sys/fs/cgroup" / controllers
         # In a namespace of its own a group is shown as the root of its mount.
         for folder in (mount / group.lstrip("/"), mount):
-            for words in map(str.split, _lines(folder / "cpu.stat")):
+            for words in map(str.split, sysfs.text(folder / "cpu.stat").splitlines()):
                 if words[:1] == ["nr_throttled"]:
                     return int(words[1])
     return None
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return []

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from deploy.hardware import cgroup
+from deploy.hardware import cgroup, sysfs
 
 BUFFER_BYTES, MOST_BYTES = 256 << 20, 4 << 30
 """Of all threads together: four times what the CPUs' last caches hold, within these bounds."""
@@ -71,15 +71,8 @@ def _cached_bytes(root: Path) -> int:
     """Of all caches of the last level there is; each counts once, however many cores share it."""
     found: dict[tuple[int, str], int] = {}
     for index in root.glob("sys/devices/system/cpu/cpu[0-9]*/cache/index[0-9]*"):
-        level, shared, size = (_text(index / name) for name in ("level", "shared_cpu_list", "size"))
+        level, shared, size = (sysfs.text(index / name) for name in ("level", "shared_cpu_list", "size"))
         if level.isdigit() and size[:-1].isdigit() and size[-1] in SIZES:
             found[int(level), shared] = int(size[:-1]) * SIZES[size[-1]]
     last = max((level for level, _ in found), default=0)
     return sum(size for (level, _), size in found.items() if level == last)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -21,8 +21,6 @@ ISA = {"avx2", "fma", "f16c", "bmi2"}
 SERVER = "ours/llamacpp_server.py"
 PROMPT_CACHE_BYTES = 0
 """Our server turns it off."""
-SSD_BYTES_PER_S, DISK_BYTES_PER_S = 200e6, 50e6
-"""A slow SSD on a busy box, and any other disk or one that is not known."""
 START_S = 60.0
 """Measured 1.9 s for 0.5 GB; a busy box may be ten times slower."""
 MIB = 1 << 20
@@ -121,8 +119,7 @@ class LlamaCpp:
         )
 
     def start_timeout_s(self, variant: Variant, hardware: Hardware) -> float:
-        rate = SSD_BYTES_PER_S if hardware.disk.rotational is False else DISK_BYTES_PER_S
-        return START_S + weights_bytes(variant) / rate
+        return START_S + weights_bytes(variant) / hardware.disk.read_bytes_per_s
 
     def figures(self, log: str) -> Figures:
         """Of the last start in it. Bytes are as exact as it prints them: to a hundredth of a MiB."""

@@ -40,8 +40,6 @@ CPU_UNSUPPORTED = {
     "MiniMaxM2ForCausalLM": "dies on the first request of this architecture on a CPU",
 }
 """Tried with tiny checkpoints on 0.32."""
-SSD_BYTES_PER_S, DISK_BYTES_PER_S = 200e6, 50e6
-"""A slow SSD, and any other disk or one that is not known."""
 CPU_START_S = 300.0
 """Measured 21 to 37 s, mostly imports; a busy box may be ten times slower."""
 GPU_START_S = 900.0
@@ -265,7 +263,7 @@ def _unfit(variant: Variant, hardware: Hardware) -> Refusal | None:
 
 def _load_s(variant: Variant, hardware: Hardware) -> float:
     """To read the weights, once."""
-    return weights_bytes(variant) / (SSD_BYTES_PER_S if hardware.disk.rotational is False else DISK_BYTES_PER_S)
+    return weights_bytes(variant) / hardware.disk.read_bytes_per_s
 
 
 def _code(variant: Variant) -> tuple[str, ...]:

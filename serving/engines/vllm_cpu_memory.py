@@ -12,8 +12,8 @@ from deploy import output
 from deploy.dimensions import ELEMENT_BYTES, Cache, Shape
 from deploy.engine import Settings
 from deploy.lockfile import Variant
-from deploy.memory import WEIGHTS, Confidence, Term, weights_bytes
-from serving.engines import vllm_cache
+from deploy.memory import WEIGHTS, Confidence, Term
+from serving.engines import vllm_cache, vllm_quantization
 
 DEFAULT_CACHE_BYTES = 1 << 30
 """What the adapter asks for where the model's dimensions are not known: unasked, vLLM takes 0.92 of all RAM."""
@@ -49,7 +49,7 @@ def terms(variant: Variant, settings: Settings) -> tuple[Term, ...]:
     """Resident at the peak, in bytes: what stays, the most of what comes and goes in a step, and what loading adds."""
     shape = _shape(variant)
     words, hidden = shape.vocabulary or 0, shape.hidden or 0
-    weights = _loaded_bytes(variant)
+    weights = vllm_quantization.loaded_bytes(variant)
     cache = settings.kv_cache_bytes or DEFAULT_CACHE_BYTES
     packed, tokenizer = words * hidden * ELEMENT_BYTES, words * WORD_BYTES
     known = _confidence(variant)
@@ -113,11 +113,6 @@ def _loading(variant: Variant, held: int) -> tuple[Term, ...]:
         return ()
     formula = f"{output.size(largest)} of the largest file, mapped, less what comes after it"
     return (_term("loading", left, formula, "close"),)
-
-
-def _loaded_bytes(variant: Variant) -> int:
-    stored = weights_bytes(variant)
-    return stored // 2 if variant.precision.lower() in ("fp32", "float32") else stored
 
 
 def _shape(variant: Variant) -> Shape:

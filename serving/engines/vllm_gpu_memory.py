@@ -13,7 +13,8 @@ from deploy.dimensions import ELEMENT_BYTES, Cache, Shape
 from deploy.engine import Settings, Split
 from deploy.hardware import Gpu, Hardware
 from deploy.lockfile import Variant
-from deploy.memory import Confidence, Term, weights_bytes
+from deploy.memory import Confidence, Term
+from serving.engines import vllm_quantization
 
 GIB = 1 << 30
 LIBRARY_BYTES = 600_000_000
@@ -75,9 +76,7 @@ def graphs(slots: int, tokens: int, capability: str | None) -> int:
 
 
 def _weights(variant: Variant, shape: Shape, split: Split) -> tuple[Term, ...]:
-    stored = weights_bytes(variant)
-    # vLLM loads 32-bit checkpoints in 16 (config/model.py).
-    loaded = stored // 2 if variant.precision.lower() in ("fp32", "float32") else stored
+    loaded = vllm_quantization.loaded_bytes(variant)
     spread = _expert_share(shape) if split.data > 1 else None
     if spread is None:
         return (_share_of("weights", loaded, split.tensor, split, shape),)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from deploy.engine import Refusal
 from deploy.hardware import Gpu
 from deploy.lockfile import Variant
+from deploy.memory import weights_bytes
 
 Capability = tuple[int, int]
 
@@ -96,6 +97,12 @@ def remark(variant: Variant, gpu: Gpu) -> str | None:
     if capability is None or native is None or capability >= native:
         return None
     return f"{variant.precision} is unpacked to 16 bits to compute: hardware for it starts with {_dotted(native)}"
+
+
+def loaded_bytes(variant: Variant) -> int:
+    """Of its weights in memory: 32-bit checkpoints are loaded in 16 (config/model.py)."""
+    stored = weights_bytes(variant)
+    return stored // 2 if _word(variant) in ("fp32", "float32") else stored
 
 
 def doubt(variant: Variant, gpu: Gpu) -> str | None:
